@@ -85,6 +85,7 @@ CSS = (
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
 .block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
+.block.graft-found:has(> .html-container > .prose:empty){_IDLE} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
 """
     + """
@@ -102,11 +103,14 @@ CSS = (
 .graft-header b.graft-good { color: var(--link-text-color); }
 
 /* a box has its label above what it holds, never on it */
-.block:has(> [data-testid="block-label"]):has(> .image-container) { display: flex; flex-direction: column; }
+.block:has(> [data-testid="block-label"]):has(> :is(.image-container, .video-container)) { display: flex;
+  flex-direction: column; }
 .block > [data-testid="block-label"] { position: static !important; display: flex; flex: none; width: 100%;
   padding: var(--spacing-md) var(--spacing-xl); border: none; border-bottom: 1px solid var(--border-color-primary);
   border-radius: 0; background: none; }
-.block:has(> [data-testid="block-label"]) > .image-container { flex: 1; min-height: 0; }
+.block:has(> [data-testid="block-label"]) > :is(.image-container, .video-container) { flex: 1; min-height: 0; }
+.block > .video-container { height: auto !important; overflow: hidden; }
+.block > .video-container :is(.mirror-wrap, video) { width: 100%; height: 100%; object-fit: contain; }
 .block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
 .block > .html-container.label-padding { padding-top: var(--spacing-md); }
 
@@ -145,6 +149,39 @@ CSS = (
   border-top: 1px solid var(--border-color-primary); color: var(--body-text-color); }
 .graft-map input { flex: 1; min-width: 0; accent-color: var(--color-accent); }
 .graft-map.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 8rem; }
+
+/* boxes and masks: what is drawn lies on the photo or video, and its words below */
+.graft-found .html-container { padding: 0; }
+.graft-found figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
+  background: var(--block-background-fill); overflow: hidden; }
+.graft-found .graft-scene { position: relative; display: flex; justify-content: center; background: #0b1220; }
+.graft-found .graft-scene > * { display: block; max-width: 100%; max-height: 70vh; margin: 0; }
+.graft-found .graft-scene > [hidden] { display: none; }
+.graft-found video { width: 100%; object-fit: contain; min-height: 9rem; }
+.graft-found video + canvas { position: absolute; inset: 0; margin: auto; pointer-events: none; }
+.graft-found .graft-slide { display: flex; align-items: center; gap: .7rem; padding: .6rem .8rem; font-size: .9rem;
+  color: var(--body-text-color); border-top: 1px solid var(--border-color-primary); }
+.graft-found input { flex: 1; min-width: 0; margin: 0; accent-color: var(--color-accent); }
+.graft-found output { min-width: 2.4rem; font-variant-numeric: tabular-nums; text-align: right; }
+.graft-found ul { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0; padding: 0 .8rem .7rem; list-style: none; }
+.graft-found li { display: flex; align-items: center; gap: .4rem; margin: 0; padding: .1rem .7rem; font-size: .85rem;
+  border: 1px solid var(--border-color-primary); border-radius: 1rem; color: var(--body-text-color);
+  overflow-wrap: anywhere; }
+.graft-found li i { flex: none; width: .7rem; height: .7rem; border-radius: .2rem; }
+.graft-found li b { font-variant-numeric: tabular-nums; }
+.graft-found .graft-times { padding: 0 .8rem .6rem; }
+.graft-found .graft-times svg polyline { fill: none; stroke-width: 2; vector-effect: non-scaling-stroke; }
+.graft-found .graft-times svg line { stroke: var(--body-text-color-subdued); vector-effect: non-scaling-stroke; }
+.graft-found .graft-times .graft-x span:last-child { transform: translateX(-100%); }
+.graft-found .graft-saves { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem; padding: .6rem .8rem;
+  border-top: 1px solid var(--border-color-primary); font-size: .85rem; }
+.graft-found .graft-saves > * { color: var(--body-text-color); }
+.graft-found .graft-saves > button, .graft-found .graft-saves > a { margin: 0; padding: .25rem .8rem;
+  border-radius: .5rem; font-size: .85rem; line-height: 1.5; min-height: 0;
+  border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
+  color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer;
+  font-weight: 500; }
+.graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
 
 /* waveform and spectrogram: the picture stretches, its words keep their size */
 .graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: .6rem 0 0;

@@ -83,7 +83,7 @@ def read(value: Any) -> Upload | None:
         data = file.read((MAX_MEGABYTES << 20) + 1)
     if len(data) > MAX_MEGABYTES << 20:  # the file grew after it was opened
         raise DataError(REFUSED)
-    return Upload(_name(value), data)
+    return Upload(file_name(value), data)
 
 
 def _descriptor(value: Any) -> int:
@@ -119,8 +119,8 @@ def _descriptor(value: Any) -> int:
     return found
 
 
-def _name(value: dict[str, Any]) -> str:
-    """The visitor's name of a file, for messages."""
+def file_name(value: dict[str, Any]) -> str:
+    """The visitor's name of a file, for messages and for files that are made from it."""
     name = value.get("orig_name")
     if not isinstance(name, str):
         return "the file"
@@ -159,7 +159,7 @@ def checked(components: Sequence[Any], values: Sequence[Any]) -> list[Any]:
 
 def _checked(component: Any, value: Any) -> Any:
     name = getattr(component, "label", None) or "This field"
-    if isinstance(component, (gr.Image, gr.Audio)):
+    if isinstance(component, (gr.Image, gr.Audio, gr.Video)):
         return None if value is None else _file(value)
     if isinstance(component, gr.Textbox):
         return _text(name, value, component.max_length)
@@ -180,7 +180,7 @@ def _checked(component: Any, value: Any) -> Any:
 
 def _file(value: Any) -> dict[str, Any]:
     os.close(_descriptor(value))
-    return {"path": value["path"], "orig_name": _name(value), "meta": {"_type": "gradio.FileData"}}
+    return {"path": value["path"], "orig_name": file_name(value), "meta": {"_type": "gradio.FileData"}}
 
 
 def _text(name: str, value: Any, longest: int | None) -> str:

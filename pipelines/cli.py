@@ -450,7 +450,10 @@ def predict(
     source: Source = None,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file; boxes also to COCO's .json."
+        ),
     ] = None,
     batch_size: BatchSize = None,
     device: Device = None,

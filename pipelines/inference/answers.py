@@ -1,7 +1,8 @@
 """Answers of a model as lines, as rows of a table, and as a file (`graft predict --out`).
 
-An answer has one of these forms, which the tasks' `infer` return: classes with scores, a number ({"value"}), an answer
-from a passage, a transcript ({"text"}), tokens for masks, a text, or a file that was made with its settings.
+An answer has one of these forms, which the tasks' `infer` return: classes with scores, objects with boxes, a number
+({"value"}), an answer from a passage, a transcript ({"text"}), tokens for masks, a text, or a file that was made with
+its settings.
 """
 
 import contextlib
@@ -14,13 +15,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.data.image.reading import upright_size
 from pipelines.errors import DataError, RunError
+from pipelines.inference import coco
 from pipelines.utils.files import to_json
 from pipelines.utils.formatting import printable, short
 from pipelines.utils.lock import locked
 
 LIKELY = 0.5  # score from which a label counts, if a row may have several labels
 FORMATS = (".csv", ".jsonl")
+COCO = ".json"  # a file of COCO's format, for objects with boxes
+LINES = ".lines"  # the suffix of the file next to it that holds the answers until all are there
 UNFINISHED = ".unfinished"  # the suffix of the file that lies next to answers until all are written
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell that begins so
 
@@ -28,8 +33,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell tha
 def labels(output: Any, several: bool) -> list[str]:
     """The labels that an answer decides for: the best one, or, if a row may have several, all that are likely.
 
-    Empty if the answer is no ranking of classes.
+    For objects with boxes the class of each. Empty if the answer has no classes.
     """
+    if _is_objects(output):
+        return [one["label"] for one in output]
     if not _is_ranking(output):
         return []
     return [one["label"] for one in output if one["score"] >= LIKELY] if several else [output[0]["label"]]
@@ -37,6 +44,11 @@ def labels(output: Any, several: bool) -> list[str]:
 
 def _is_ranking(output: Any) -> bool:
     return isinstance(output, list) and bool(output) and isinstance(output[0], dict) and "label" in output[0]
+
+
+def _is_objects(output: Any) -> bool:
+    """Whether an answer is a list of objects with boxes. It is empty if the model found nothing."""
+    return isinstance(output, list) and (not output or (isinstance(output[0], dict) and "box" in output[0]))
 
 
 # ---- on the screen ----
@@ -48,6 +60,8 @@ def line(name: str, columns: Mapping[str, Any], output: Any) -> str:
 
 
 def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
+    if _is_objects(output):
+        return f"{name}: {', '.join(map(_object, output)) or '(nothing found)'}"
     if _is_ranking(output):
         return f"{name}: {', '.join('{label} {score:.3f}'.format_map(one) for one in output)}"
     if isinstance(output, list):
@@ -66,6 +80,12 @@ def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
     return f"{made[1]}: {', '.join(f'{key} {value}' for key, value in settings)}"
 
 
+def _object(one: Mapping[str, Any]) -> str:
+    """A found object with the corners of its box in pixels."""
+    corners = ", ".join(f"{one['box'][side]:.0f}" for side in ("xmin", "ymin", "xmax", "ymax"))
+    return f"{one['label']} {one['score']:.3f} ({corners})"
+
+
 def totals(counts: Mapping[str, int]) -> str:
     """{"dog": 19, "cat": 31} -> cat 31, dog 19."""
     return printable(", ".join(f"{label} {count:,}" for label, count in Counter(counts).most_common()), keep="\n\t")
@@ -77,6 +97,10 @@ def totals(counts: Mapping[str, int]) -> str:
 def row(name: str, columns: Mapping[str, Any], output: Any, several: bool) -> dict[str, Any]:
     """An answer as one record. Its plain values are the columns of a table; `scores` and other details are nested."""
     start: dict[str, Any] = {"input": name}
+    if _is_objects(output):
+        width, height = upright_size(columns["image"])
+        found = {"count": len(output), "labels": labels(output, True), "objects": output}
+        return {**start, "width": width, "height": height, **found}
     if _is_ranking(output):
         scores = {one["label"]: one["score"] for one in output}
         if several:
@@ -103,6 +127,7 @@ class AnswerFile:
         self.path, self.state, self.about = path, state, dict(about)
         self.table = path.suffix.lower() == ".csv"
         self.names: list[str] = []
+        self.labels: list[str] = []  # the model's classes, for a file of COCO's format
         self.file: IO[bytes] | None = None
         self.count = 0  # answers in the file
         self.before: Iterator[str] = iter(())  # names of the inputs that were answered before
@@ -253,10 +278,11 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def check_file(path: Path) -> None:
-    """Raise DataError if answers cannot be written to a file of this name."""
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(f"--out {path}: give a file that ends in {' or '.join(FORMATS)}")
+def check_file(path: Path, boxes: bool = True) -> None:
+    """Raise DataError if answers cannot be written to a file of this name. `boxes`: the answers may have boxes."""
+    if path.suffix.lower() not in (*FORMATS, *([COCO] if boxes else [])):
+        also = f" ({COCO} is COCO's format, for models that find boxes)" if path.suffix.lower() == COCO else ""
+        raise DataError(f"--out {path}: give a file that ends in {' or '.join(FORMATS)}{also}")
     if path.is_dir():
         raise DataError(f"--out {path}: this is a folder: give the name of a file")
 
@@ -266,10 +292,13 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
     """A file for answers, written one by one. An old file stays as it was until the first answer.
 
     `about` is what the answers depend on: what -> plain values. If the file holds the answers of a command that did not
-    finish, this one goes on. Raises DataError for another suffix than .csv or .jsonl, RunError if the disk refuses, if
-    another command writes the file, or if `about` is not that of the command that did not finish.
+    finish, this one goes on. A file of COCO's format is written when all answers are there, with the classes in
+    `labels` of the result. Raises DataError for another suffix than .csv, .jsonl or .json, RunError if the
+    disk refuses, if another command writes the file, or if `about` is not that of the command that did not finish.
     """
     check_file(path)
+    whole = path.suffix.lower() == COCO
+    written = path.with_name(f"{path.name}{LINES}") if whole else path
     state = path.with_name(f"{path.name}{UNFINISHED}")
     lock = path.with_name(f".{path.name}.lock")  # not `state`: closing any handle of a file ends its lock
     with contextlib.ExitStack() as stack:
@@ -281,7 +310,9 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
         if not mine:
             raise RunError(f"{path}: another command is writing its answers here: wait for it, or give another --out")
         stack.callback(lock.unlink, missing_ok=True)
-        file = AnswerFile(path, state, about)
+        if whole and written.is_symlink():  # it could lead to a file of somebody else
+            written.unlink()
+        file = AnswerFile(written, state, about)
         stack.callback(file.close)
         yield file
         if file.next is not None:
@@ -289,7 +320,14 @@ def answer_file(path: Path, about: Mapping[str, Any]) -> Iterator[AnswerFile]:
                 f"{path}: it holds answers to more inputs than these, of a command that did not finish: delete {state} "
                 "to begin again"
             )
+        if whole and file.file is not None:
+            try:
+                coco.write(written, path, file.labels)
+            except OSError as error:
+                raise _refused(path, error) from None
         state.unlink(missing_ok=True)
+        if whole:
+            written.unlink(missing_ok=True)
 
 
 def _refused(path: Path, error: OSError) -> RunError:

@@ -505,8 +505,9 @@ def predict(
 
     `inputs` are those of `graft predict`: files, folders, tables, URLs of images and recordings, text, column=value.
     `batch_size` is the most inputs that are answered at a time; by default as many as are fast on the device. With
-    `out` (.csv, .jsonl) the answers are also written to this file as they come. If an earlier call did not finish, its
-    answers stay in the file, and the answers to the other inputs are returned. Raises GraftErrors.
+    `out` (.csv, .jsonl; for boxes also .json of COCO's format) the answers are also written to this file as they come.
+    If an earlier call did not finish, its answers stay in the file, and the answers to the other inputs are returned.
+    Raises GraftErrors.
     """
     found = answers(source, inputs, out=out, device=device, batch_size=batch_size)
     return [{"input": one.name, "output": one.output} for one in found]
@@ -542,6 +543,8 @@ def answers(
     with tempfile.TemporaryDirectory(prefix="graft-") as folder, contextlib.ExitStack() as stack:
         located = locate(source)
         located.columns = _input_names(located, named)
+        if out is not None:
+            check_file(Path(out), boxes="boxes" in located.task.data.kinds.values())
         wanted = read_inputs(located, names, Path(folder))
         file = None
         if out is not None:
@@ -555,6 +558,8 @@ def answers(
         barred = len(wanted) >= BAR and (file is not None or not sys.stdout.isatty())
         item = stack.enter_context(progress.item("predicting", len(wanted))) if barred else None
         spec = loaded.task.data
+        if file is not None:
+            file.labels = list(spec.labels)
         every = {"top_k": len(spec.labels)} if file is not None and spec.has_classes and spec.labels else {}
         count, last = 0, None
         entries = (entry for entry in wanted if not _passed(file, entry, item))

@@ -174,9 +174,8 @@ def _balance(task: Task, splits: Splits) -> dict[str, Any]:
         return {}
     counts: dict[str, dict[str, int]] = {}
     for split in SPLITS:
-        found = Counter(
-            part for label in splits[split]["label"] for part in (label if isinstance(label, list) else [label])
-        )
+        classes = task.data.strata(splits[split]) or []
+        found = Counter(part for label in classes for part in (label if isinstance(label, list) else [label]))
         counts[split] = {label: found[label] for label in task.data.labels}
     return {"class_balance": class_balance_figure(counts)}
 

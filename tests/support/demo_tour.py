@@ -23,7 +23,10 @@ from tests.support.ten_runs import train_all
 
 SECONDS = 1000
 EXAMPLE = ".gallery-item, .table-wrap tbody tr"
-ANSWER = ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-after .thumbnail-lg"
+ANSWER = (
+    ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-after .thumbnail-lg, "
+    ".graft-found canvas"
+)
 DONE = """answer => {
   const busy = [...document.querySelectorAll('[data-testid=status-tracker]:not(.hide)')].some(one => one.offsetParent);
   const written = [...document.querySelectorAll('.graft-output textarea')].some(one => one.value.trim());

@@ -7,6 +7,7 @@ FLOORS = (
     {"data", "metrics"},
     {"models", "plots"},
     {"generation", "reporting", "publishing"},
+    {"detection"},  # what two tasks share
     {"tasks", "inference"},
     {"evaluation", "apps"},
     {"training", "diagnostics", "baselines", "export"},

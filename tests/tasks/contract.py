@@ -458,10 +458,19 @@ def check_weights(task: Any, found: Any) -> None:
 
 
 def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Check that two batches are equal, bit for bit."""
-    return set(a) == set(b) and all(
-        torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a
-    )
+    """Check that two batches are equal, bit for bit; tensors may be in lists and mappings."""
+    return same_value(a, b)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Check that two values are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, Mapping):
+        return set(a) == set(b) and all(same_value(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same_value(one, other) for one, other in zip(a, b, strict=True))
+    return bool(a == b)
 
 
 def close(a: Any, b: Any, rel: float = 1e-5) -> bool:

@@ -48,16 +48,32 @@ def read_image(
     name = _name(value)
 
     def decode(image: Any) -> Any:
-        _check_size(name, image.width, image.height, MAX_PIXELS if _shrinks(image) else most)
-        if _shrinks(image) and image.width * image.height > most:
-            times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
-            image.draft(None, (image.width // times, image.height // times))
+        _draft(name, image, most)
         image.load()
         # a copy, unless the image is already upright RGB: the opened file itself is never returned
         turned = image.mode == "RGB" or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         return _to_rgb(ImageOps.exif_transpose(image) if turned else image, Image, white)
 
     return _reading(name, value, decode, formats)
+
+
+def upright_size(value: Any) -> tuple[int, int]:
+    """Width and height of the image that `read_image` gives for a file, from its header.
+
+    Raises DataError naming the file.
+    """
+    from PIL import ExifTags
+
+    name = _name(value)
+
+    def measure(image: Any) -> tuple[int, int]:
+        _draft(name, image, MAX_PIXELS)
+        # Pillow states the size of a TIFF as it is after turning
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+    size: tuple[int, int] = _reading(name, value, measure, None)
+    return size
 
 
 def image_of(row: Any, white: int | None = None) -> Any:
@@ -224,6 +240,14 @@ def _check_size(name: str, width: int, height: int, most: int) -> None:
         raise DataError(f"{name}: {width} x {height} pixels, at most {most:,} in all are read")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise DataError(f"{name}: {width} x {height} pixels, one side may be at most {MAX_RATIO} times the other")
+
+
+def _draft(name: str, image: Any, most: int) -> None:
+    """Let a JPEG of more than `most` pixels be decoded at a part of its size. Raises DataError for other images."""
+    _check_size(name, image.width, image.height, MAX_PIXELS if _shrinks(image) else most)
+    if _shrinks(image) and image.width * image.height > most:
+        times = next(n for n in (2, 4, 8) if image.width * image.height <= most * n * n or n == 8)
+        image.draft(None, (image.width // times, image.height // times))
 
 
 def _shrinks(image: Any) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipelines.errors import DataError, RunError
-from pipelines.inference.answers import answer_file, labels, line, row, totals
+from pipelines.inference import coco
+from pipelines.inference.answers import answer_file, check_file, labels, line, row, totals
 
 ABOUT = {"model": "a", "input or setting": "b"}
 PETS = [{"label": "cat", "score": 0.75}, {"label": "dog", "score": 0.25}]
@@ -190,6 +192,105 @@ def test_links_of_somebody_else(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"\.a\.csv\.lock: cannot be written"), answer_file(path, ABOUT):
         pass
     assert not (tmp_path / "new").exists()
+
+
+# ---- objects with boxes ----
+
+BOXED = [
+    {"label": "cat", "score": 0.9, "box": {"xmin": 1.0, "ymin": 2.4, "xmax": 11.0, "ymax": 22.6}},
+    {"label": "cat", "score": 0.5, "box": {"xmin": 0.0, "ymin": 0.0, "xmax": 4.0, "ymax": 4.0}},
+]
+
+
+def test_objects_with_boxes(tmp_path: Path) -> None:
+    image = {"image": str(tmp_path / "a.jpg")}
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    Image.new("RGB", (40, 30)).save(image["image"], exif=turned)
+    assert labels(BOXED, False) == ["cat", "cat"]
+    assert line("a.jpg", image, BOXED) == "a.jpg: cat 0.900 (1, 2, 11, 23), cat 0.500 (0, 0, 4, 4)"
+    assert line("a.jpg", image, []) == "a.jpg: (nothing found)"
+    for name in ("a.csv", "a.jsonl"):
+        with answer_file(tmp_path / name, ABOUT) as file:
+            file.write(row("a.jpg", image, BOXED, False))
+            file.write(row("b.jpg", image, [], False))
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "input,width,height,count,labels",
+        "a.jpg,30,40,2,cat | cat",
+        "b.jpg,30,40,0,",
+    ]
+    first, second = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert (first["objects"], first["width"], first["height"]) == (BOXED, 30, 40)
+    assert second["objects"] == []
+
+
+def find_some(path: Path, most: int) -> list[str]:
+    """Write boxes in up to `most` images, then stop as a killed command. Returns the images that it came to."""
+    came = []
+    with contextlib.suppress(KeyboardInterrupt), answer_file(path, ABOUT) as file:
+        file.labels = ["dog", "cat"]
+        for name in INPUTS:
+            if file.passed(name):
+                continue
+            if len(came) == most:
+                raise KeyboardInterrupt
+            came.append(name)
+            found = {"input": name, "width": 30, "height": 40, "objects": BOXED if name != "last" else []}
+            file.fail(name) if name == "bad" else file.write(found)
+    return came
+
+
+def test_a_file_of_coco_goes_on(tmp_path: Path) -> None:
+    """It appears complete; until then an old one stays."""
+    complete = tmp_path / "complete.json"
+    assert find_some(complete, 99) == INPUTS
+    for most in range(1, len(INPUTS)):
+        path = tmp_path / f"{most}.json"
+        path.write_text("old")
+        assert find_some(path, most) == INPUTS[:most]
+        assert path.read_text() == "old"
+        assert find_some(path, 99) == INPUTS[most:]
+        assert path.read_bytes() == complete.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished")) + list(tmp_path.glob("*.lines")) + list(tmp_path.glob(".*"))
+    found = json.loads(complete.read_text())
+    assert found["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    assert [one["id"] for one in found["images"]] == list(range(1, 7))
+    assert [one["file_name"] for one in found["images"]][:2] == ["one", "a\nbreak,"]
+    assert [one["image_id"] for one in found["annotations"]] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert {one["category_id"] for one in found["annotations"]} == {2}
+
+
+def test_a_coco_file_killed_at_its_end_is_written_by_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(coco, "write", refuse)
+        with pytest.raises(RunError, match=r"a\.json: cannot be written: No space left on device"):
+            find_some(path, 99)
+    assert not path.exists()
+    assert find_some(path, 99) == []
+    assert len(json.loads(path.read_text())["images"]) == 6
+
+
+def test_the_lines_of_a_coco_file_follow_no_link(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    (tmp_path / "a.json.lines").symlink_to(theirs)
+    (tmp_path / ".a.json.part").symlink_to(theirs)
+    assert find_some(tmp_path / "a.json", 99) == INPUTS
+    assert theirs.read_text() == "theirs"
+
+
+def test_coco_is_for_boxes() -> None:
+    check_file(Path("a.json"))
+    with pytest.raises(
+        DataError, match=r"a\.json: give a file that ends in \.csv or \.jsonl \(\.json is COCO's format"
+    ):
+        check_file(Path("a.json"), boxes=False)
 
 
 @pytest.mark.parametrize("name", ["a.xlsx", "a", "a.csv.gz"])

@@ -1,0 +1,213 @@
+"""Short videos of visitors: which frames there are, the frames themselves, and a video that a browser plays.
+
+PyAV reads and writes them, which is the extra `audio-formats`. A hostile file must not choose what FFmpeg does with it:
+its first bytes choose the container, playlists are never opened, only the codecs below are decoded, and time, frames
+and pixels are limited.
+"""
+
+import importlib.util
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipelines.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_SECONDS = 20  # a longer video is read to this time
+MAX_FRAMES = 96  # that the model answers; they are spread over the video
+MAX_DECODED = 20 * 60  # frames that are decoded: 20 seconds of 60 frames each
+MAX_PIXELS = 9_000_000  # of a frame: 4K
+MAX_RATIO = 20  # of the sides of a frame
+SIDE = 960  # longest side of the frames that are shown; larger ones are made smaller
+SUFFIXES = "mp4, mov, webm, mkv, avi"
+MISSING = "Videos need PyAV: pip install 'graft-pipelines[audio-formats]'"
+_CODECS = "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,mpeg4,msmpeg4v3,mjpeg,mpeg2video"
+_MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the second word of a file of QuickTime's family
+_TICKS = 90_000  # of a second, in the videos that are written
+
+
+class Frame(NamedTuple):
+    """A frame of a video, upright."""
+
+    time: float  # seconds from the first frame
+    image: "Image"
+
+
+class Times(NamedTuple):
+    """When the frames of a video are shown."""
+
+    all: list[int]  # in units of the track, ascending
+    seconds: float  # from the first frame to the last, or to MAX_SECONDS
+    cut: bool  # whether the video goes on after that
+
+
+def can_be_read() -> bool:
+    """Whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
+
+
+def times(name: str, data: bytes) -> Times:
+    """The times of the frames, without decoding them. Raises DataError for a file that is no video."""
+    with _opened(name, data) as (file, track):
+        found: list[int] = []
+        cut = False
+        base = track.time_base or Fraction(1, _TICKS)
+        for packet in file.demux(track):
+            if packet.pts is None or not packet.size:
+                continue
+            found.append(packet.pts)
+            # packets are not in the order of their times, so a few more are read
+            if (packet.pts - min(found[:8])) * base > MAX_SECONDS + 1 or len(found) > MAX_DECODED:
+                cut = True
+                break
+    if not found:
+        raise DataError(f"{name}: a video without frames")
+    found.sort()
+    within = [time for time in found if (time - found[0]) * base <= MAX_SECONDS]
+    return Times(within, float((within[-1] - within[0]) * base), cut or len(within) < len(found))
+
+
+def chosen(found: Times, most: int) -> list[int]:
+    """At most `most` of the times, spread evenly, with the first."""
+    step = max(1.0, len(found.all) / most)
+    return [found.all[int(place * step)] for place in range(min(most, len(found.all)))]
+
+
+def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
+    """Yield the frames of these times, of a side of at most SIDE pixels. Frames that are damaged are left out.
+
+    Raises DataError if the video changes to a size that is not read.
+    """
+    left = sorted(wanted)
+    first = left[0]
+    with _opened(name, data) as (file, track):
+        track.codec_context.thread_count = 2
+        base = track.time_base or Fraction(1, _TICKS)
+        decoded = 0
+        for packet in file.demux(track):
+            for frame in _decoded(name, packet):
+                decoded += 1
+                if decoded > MAX_DECODED + 8 or not left:
+                    return
+                if frame.pts is None or frame.pts < left[0]:
+                    continue
+                while left and left[0] <= frame.pts:
+                    left.pop(0)
+                yield Frame(float((frame.pts - first) * base), _picture(name, frame))
+
+
+def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tuple[bytes, str]:
+    """A video of these images and its media type: H.264 in mp4, or VP8 in webm where PyAV has no H.264.
+
+    `at` are the times of the images, which have one size; the last one is shown until `seconds`.
+    """
+    import av
+
+    h264 = "libx264" in av.codec.codecs_available
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4" if h264 else "webm") as file:
+        track = file.add_stream("libx264" if h264 else "libvpx", rate=25)
+        track.time_base = track.codec_context.time_base = Fraction(1, _TICKS)
+        track.options = {"crf": "26", "preset": "veryfast"} if h264 else {"crf": "20", "b": "1500000"}
+        track.pix_fmt = "yuv420p"
+        for time, image in zip(at, shown, strict=True):
+            pixels = np.asarray(image)[: image.height & ~1, : image.width & ~1]  # the codecs need even sides
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            if not track.codec_context.is_open:
+                track.width, track.height = frame.width, frame.height
+            frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
+            file.mux(track.encode(frame))
+        # once more at the end, because a player shows the last frame for no time
+        frame.pts = round(max(seconds, at[-1] + 0.04) * _TICKS)
+        file.mux(track.encode(frame))
+        file.mux(track.encode())
+    return out.getvalue(), "video/mp4" if h264 else "video/webm"
+
+
+# ---- reading ----
+
+
+class _opened:
+    """The open file and its first video track, in a `with` block. Errors of FFmpeg become DataErrors."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name, self.data = name, data
+
+    def __enter__(self) -> tuple[Any, Any]:
+        import av
+
+        container = _container(self.data)
+        if container is None:
+            raise DataError(f"{self.name}: not a video that is read here ({SUFFIXES})")
+        options = {"codec_whitelist": _CODECS, "protocol_whitelist": "file", "enable_drefs": "0"}
+        try:
+            self.file = av.open(io.BytesIO(self.data), format=container, options=options, metadata_errors="ignore")
+        except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
+        try:
+            return self.file, self._track()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _track(self) -> Any:
+        tracks = [track for track in self.file.streams.video if not track.disposition & track.disposition.attached_pic]
+        if not tracks:
+            raise DataError(f"{self.name}: holds no pictures")
+        track = tracks[0]
+        codec = track.codec_context.name if track.codec_context is not None else "an unknown codec"
+        if codec not in _CODECS.split(","):
+            raise DataError(f"{self.name}: written in {codec[:40]}, which is not read here: save it as mp4 (H.264)")
+        _check_size(self.name, track.codec_context.width, track.codec_context.height)
+        return track
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        import av
+
+        self.file.close()
+        if isinstance(error, av.FFmpegError):
+            raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
+
+
+def _container(data: bytes) -> str | None:
+    """The container by its first bytes, as FFmpeg calls it; None for all others."""
+    if data[4:8] in _MP4:
+        return "mp4"
+    if data.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    return "avi" if data[:4] == b"RIFF" and data[8:12] == b"AVI " else None
+
+
+def _decoded(name: str, packet: Any) -> list[Any]:
+    """The frames of a packet; none if it is damaged."""
+    import av
+
+    try:
+        return list(packet.decode())
+    except av.FFmpegError:
+        return []
+
+
+def _picture(name: str, frame: Any) -> "Image":
+    """A frame as PIL RGB, turned as the video says, at the size that is shown."""
+    _check_size(name, frame.width, frame.height)
+    scale = min(1.0, SIDE / max(frame.width, frame.height))
+    width, height = (max(2, round(side * scale)) for side in (frame.width, frame.height))
+    image: Image = frame.to_image(width=width, height=height)
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if not width or not height:
+        raise DataError(f"{name}: a video that does not say how large it is")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(f"{name}: frames of {width} x {height} pixels; at most {MAX_PIXELS:,} are read here")
+
+
+def _why(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or type(error).__name__)[:100]

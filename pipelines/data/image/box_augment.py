@@ -1,0 +1,162 @@
+"""Random changes of an image together with its boxes and masks: mirror, crop, colours, mosaic.
+
+Every function gives a new example and draws all randomness from the given generator. Examples have `image` (PIL RGB),
+`boxes` (x1, y1, x2, y2 in pixels), `classes`, `crowd`, `area`, `masks` (a list of arrays of the image's size, or None)
+and `size` (height, width).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Example = dict[str, Any]
+
+VISIBLE = 0.3  # share of an object that must stay in a window; less of it is not taken for the object
+TRIES = 10  # windows that are drawn before the image stays as it is
+GREY = (114, 114, 114)  # where a mosaic has no image; the value of YOLO's
+STRENGTH = 0.3  # the largest change of brightness, contrast and colour
+
+
+def flip(example: Mapping[str, Any]) -> Example:
+    """The image and its objects, mirrored left to right."""
+    import numpy as np
+    from PIL import Image
+
+    width = example["image"].width
+    boxes = example["boxes"].copy()
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    masks = example["masks"]
+    return {
+        **example,
+        "image": example["image"].transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        "boxes": boxes,
+        "masks": None if masks is None else [np.ascontiguousarray(mask[:, ::-1]) for mask in masks],
+    }
+
+
+def random_flip(example: Mapping[str, Any], rng: Random) -> Example:
+    """`flip`, half of the time."""
+    return flip(example) if rng.random() < 0.5 else dict(example)
+
+
+def window(example: Mapping[str, Any], left: int, top: int, width: int, height: int) -> Example:
+    """The part of an image that a window shows. Objects are cut at its edges.
+
+    An object of which too little is visible is left out. A crowd stays wherever a part of it is visible.
+    """
+    import numpy as np
+
+    image = example["image"].crop((left, top, left + width, top + height))
+    before = example["boxes"]
+    boxes = (before - np.array([left, top] * 2, np.float32)).clip(0, np.array([width, height] * 2, np.float32))
+    sizes = (before[:, 2:] - before[:, :2]).prod(1)
+    shares = (boxes[:, 2:] - boxes[:, :2]).prod(1) / np.maximum(sizes, 1e-6)
+    masks = example["masks"]
+    if masks is not None:
+        cut = [mask[top : top + height, left : left + width] for mask in masks]
+        shares = np.array(
+            [part.sum() / max(1, mask.sum()) for part, mask in zip(cut, masks, strict=True)], np.float32
+        ).reshape(-1)
+        for place, part in enumerate(cut):
+            if shares[place] < 1 and part.any():
+                boxes[place] = around(part)
+        masks = cut
+    fine = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1) & (shares > 0)
+    kept = np.flatnonzero(fine & ((shares >= VISIBLE) | example["crowd"]))
+    return {
+        **example,
+        "image": image,
+        "size": (height, width),
+        "boxes": boxes[kept],
+        "classes": example["classes"][kept],
+        "crowd": example["crowd"][kept],
+        "area": (example["area"] * shares)[kept].astype(np.float32),
+        "masks": None if masks is None else [np.ascontiguousarray(masks[place]) for place in kept],
+    }
+
+
+def around(mask: "np.ndarray") -> list[float]:
+    """The smallest box around a mask that is not empty."""
+    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def random_crop(example: Mapping[str, Any], rng: Random, least: float = 0.5) -> Example:
+    """A random window with sides of at least `least` of the image's.
+
+    An image with objects keeps at least one of them: if no such window is found, it stays as it is.
+    """
+    width, height = example["image"].size
+    for _ in range(TRIES):
+        wide, high = (max(1, round(side * rng.uniform(least, 1))) for side in (width, height))
+        left, top = rng.randint(0, width - wide), rng.randint(0, height - high)
+        found = window(example, left, top, wide, high)
+        if (~found["crowd"]).any() or not (~example["crowd"]).any():
+            return found
+    return dict(example)
+
+
+def photometric(example: Mapping[str, Any], rng: Random) -> Example:
+    """Random brightness, contrast and colour. Boxes and masks stay."""
+    from PIL import ImageEnhance
+
+    image = example["image"]
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        image = change(image).enhance(rng.uniform(1 - STRENGTH, 1 + STRENGTH))
+    return {**example, "image": image}
+
+
+def resized(example: Mapping[str, Any], width: int, height: int) -> Example:
+    """The example at another size."""
+    import numpy as np
+    from PIL import Image
+
+    wide, high = width / example["image"].width, height / example["image"].height
+    masks = example["masks"]
+    nearest = Image.Resampling.NEAREST
+    return {
+        **example,
+        "image": example["image"].resize((width, height), Image.Resampling.BILINEAR),
+        "size": (height, width),
+        "boxes": example["boxes"] * np.array([wide, high] * 2, np.float32),
+        "area": (example["area"] * (wide * high)).astype(np.float32),
+        "masks": None
+        if masks is None
+        else [np.array(Image.fromarray(mask).resize((width, height), nearest)) for mask in masks],
+    }
+
+
+def mosaic(examples: Sequence[Mapping[str, Any]], rng: Random) -> Example:
+    """Four images around a random point, as in YOLOv4. The result has the size and the id of the first one."""
+    import numpy as np
+    from PIL import Image
+
+    first = examples[0]
+    width, height = first["image"].size
+    middle = (round(width * rng.uniform(0.3, 0.7)), round(height * rng.uniform(0.3, 0.7)))
+    canvas = Image.new("RGB", (width, height), GREY)
+    parts: list[Example] = []
+    for place, example in enumerate(examples):
+        left, right = (0, middle[0]) if place % 2 == 0 else (middle[0], width)
+        top, bottom = (0, middle[1]) if place < 2 else (middle[1], height)
+        wide, high = right - left, bottom - top
+        if wide < 1 or high < 1:
+            continue
+        # the image covers its quarter at a random scale, and the window takes a random part of it
+        own = example["image"].size
+        scale = max(wide / own[0], high / own[1]) * rng.uniform(1, 1.5)
+        grown = resized(example, max(wide, math.ceil(own[0] * scale)), max(high, math.ceil(own[1] * scale)))
+        across, down = grown["image"].width - wide, grown["image"].height - high
+        part = window(grown, rng.randint(0, across), rng.randint(0, down), wide, high)
+        canvas.paste(part["image"], (left, top))
+        part["boxes"] = part["boxes"] + np.array([left, top] * 2, np.float32)
+        if part["masks"] is not None:
+            part["masks"] = [np.pad(m, ((top, height - bottom), (left, width - right))) for m in part["masks"]]
+        parts.append(part)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("boxes", "classes", "crowd", "area")}
+    masks = None if first["masks"] is None else [mask for part in parts for mask in part["masks"]]
+    return {**first, **joined, "image": canvas, "size": (height, width), "masks": masks}

@@ -1,0 +1,1 @@
+"""What the tasks that find things in images share."""

@@ -1,0 +1,101 @@
+"""Tiny images with boxes and masks: circles, squares and triangles that overlap, in COCO's JSON.
+
+    shapes(tmp_path / "shapes", n=24)   annotations.json and images/0000.png
+
+A seed decides everything.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+KINDS = ("circle", "square", "triangle")
+CORNERS = 24  # of the polygon of a circle
+
+
+def shapes(folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4) -> Path:
+    """A folder in COCO's layout. Every eighth image is empty; later shapes cover earlier ones."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    for number in range(n):
+        width, height = size, size - 16 * (number % 2)
+        noise = rng.integers(90, 130, (height, width, 3), dtype=np.uint8)
+        image = Image.fromarray(noise)
+        count = 0 if number % 8 == 7 else int(rng.integers(1, most + 1))
+        for _ in range(count):
+            kind = int(rng.integers(0, len(KINDS)))
+            side = float(rng.integers(size // 6, size // 3))
+            left, top = float(rng.uniform(0, width - side)), float(rng.uniform(0, height - side))
+            points = [(left + x * side, top + y * side) for x, y in outline(KINDS[kind])]
+            colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+            ImageDraw.Draw(image).polygon(points, fill=colour, outline="white")
+            polygon = [round(value, 2) for point in points for value in point]
+            objects.append(
+                {
+                    "id": len(objects) + 1,
+                    "image_id": number,
+                    "category_id": 10 * (kind + 1),
+                    "bbox": [round(left, 2), round(top, 2), side, side],
+                    "area": round(side * side * {"circle": 0.785, "square": 1, "triangle": 0.5}[KINDS[kind]], 2),
+                    "iscrowd": 0,
+                    "segmentation": [polygon],
+                }
+            )
+        name = f"{number:04d}.png"
+        image.save(folder / "images" / name)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+    kinds = [{"id": 10 * (number + 1), "name": name} for number, name in enumerate(KINDS)]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": objects, "categories": kinds})
+    )
+    return folder
+
+
+def outline(kind: str) -> list[tuple[float, float]]:
+    """The corners of a shape in a square of side 1."""
+    if kind == "square":
+        return [(0, 0), (1, 0), (1, 1), (0, 1)]
+    if kind == "triangle":
+        return [(0.5, 0), (1, 1), (0, 1)]
+    turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    return [(0.5 + 0.5 * float(np.cos(turn)), 0.5 + 0.5 * float(np.sin(turn))) for turn in turns]
+
+
+def config(architecture: str) -> dict[str, Any]:
+    """The configuration of a small detector of torchvision: `maskrcnn` on a timm backbone, or SSDlite as it is."""
+    if architecture != "maskrcnn":
+        return {"model_type": "torchvision", "architecture": architecture}
+    small = {"backbone": "mobilenetv3_small_050", "fpn_channels": 16, "proposals": 30, "samples": 16, "image_size": 96}
+    return {"model_type": "torchvision", "architecture": architecture, **small}
+
+
+def model(folder: Path, architecture: str) -> Path:
+    """The folder of such a model, which knows the classes of the shapes."""
+    from pipelines.models import detection
+    from pipelines.models.source import Weights
+
+    source = Weights(None, config(architecture), True)
+    network, family = detection.build(source, KINDS, masks=architecture == "maskrcnn")
+    family.save(network, folder)
+    return folder
+
+
+def perfect(rows: Any, masks: bool) -> list[dict[str, Any]]:
+    """Records that are right about every row."""
+    from pipelines.data.image.boxes import LabelledBoxes
+    from pipelines.detection.base import packed
+
+    records = []
+    for example in LabelledBoxes(rows, sorted(KINDS), masks):
+        true = {name: example[name].tolist() for name in ("boxes", "classes", "crowd", "area")}
+        if masks:
+            true["masks"] = [packed(mask) for mask in example["masks"]]
+        found = {name: true[name] for name in ("boxes", "classes", "masks") if name in true}
+        scores = [0.9] * len(true["classes"])
+        records.append({"id": example["id"], "size": list(example["size"]), **found, "scores": scores, "true": true})
+    return records

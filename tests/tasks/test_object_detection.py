@@ -1,0 +1,38 @@
+"""Object detection: the contract, with SSDlite of torchvision."""
+
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import Recipe
+from tests.support import tiny_boxes
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
+
+
+class TestContract(TaskContract):
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            "task": "object-detection",
+            "model": {"config": tiny_boxes.config("ssdlite320_mobilenet_v3_large")},
+            "data": {"id": str(tiny_boxes.shapes(folder / "shapes", n=24)), "workers": 0},
+            "options": {"augment": "mosaic"},
+            "train": {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
+            "hub": {"examples": 2},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        return tiny_boxes.perfect(rows, masks=False)
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (run / "model" / "examples" / "0.jpg",)
+
+    def same(self, printed: str, answer: Any) -> bool:
+        return [line.split()[1] for line in printed.splitlines()] == [one["label"] for one in answer]
+
+
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
+    model = tiny_boxes.model(folder / "model", "ssdlite320_mobilenet_v3_large")
+    if recipe.model.id is not None and not recipe.model.id.startswith("torchvision/"):
+        hub.add_model(recipe.model.id, model)
+        return Served(str(tiny_boxes.shapes(folder / "shapes")))
+    return Served(str(tiny_boxes.shapes(folder / "shapes")), str(model))
