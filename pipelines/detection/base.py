@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from pipelines.metrics.statistics import Statistics
     from pipelines.models.detection import Detections
-    from pipelines.reporting.mistakes import Mistake, MistakeSpec
+    from pipelines.reporting.mistakes import MistakeSpec
 
+LIBRARIES = ("torchvision", "libreyolo")  # a model_type of config.json that is itself the name of its library
 THRESHOLD = 0.5  # of a model that has none of its own in its configuration
 
 
@@ -71,6 +72,10 @@ class DetectionTask(Task):
         from pipelines.metrics import detection
 
         return detection.METRICS
+
+    @classmethod
+    def library(cls, config: Mapping[str, Any]) -> str:
+        return str(config["model_type"]) if config.get("model_type") in LIBRARIES else "transformers"
 
     # ---- before training ----
 
@@ -144,7 +149,7 @@ class DetectionTask(Task):
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import detection
 
-        return detection.statistics(records, self.labels, masks=self.masks)
+        return detection.statistics(records, self.labels, self.masks, self.threshold)
 
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import detection
@@ -154,50 +159,25 @@ class DetectionTask(Task):
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import detection
 
-        return {"per class": detection.per_class(records, self.labels, masks=self.masks)}
+        return {"per class": detection.per_class(records, self.labels, self.masks)}
 
     def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         from pipelines.plots import detection as detection_plots
 
-        return detection_plots.figures(records, self.labels, rows=rows, masks=self.masks)
+        return detection_plots.figures(records, self.labels, self.masks, self.threshold)
 
     def calibrate(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
         """The threshold of the scores with the best F1."""
         from pipelines.metrics import detection
 
-        self.threshold = float(detection.best_threshold(records, self.labels))
+        self.threshold = float(detection.best_threshold(records, self.labels, self.masks))
         return {"detection_threshold": self.threshold}
 
     @property
     def mistakes(self) -> "MistakeSpec":
-        from pipelines.reporting.mistakes import MistakeSpec
+        from pipelines.reporting.mistakes import wrong_boxes
 
-        return MistakeSpec(
-            rank=self._cost,
-            show=self._shown,
-            order="Images come first whose wrong or missing objects cost most.",
-            title="Costliest mistakes",
-            most=24,
-        )
-
-    def _cost(self, record: Record) -> float | None:
-        """The scores of wrong detections, and 1 for each missed object; None if there are none of them."""
-        wrong, missed = compared(record, self.threshold)
-        cost = sum(record["scores"][place] for place in wrong) + len(missed)
-        return cost or None
-
-    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
-        from pipelines.reporting.mistakes import Mistake
-
-        wrong, missed = compared(record, self.threshold)
-        names = dict(enumerate(self.labels)) or {}
-        shown = [place for place, score in enumerate(record["scores"]) if score >= self.threshold]
-        return Mistake(
-            true=_counted([names.get(c, str(c)) for c in record["true"]["classes"]]),
-            predicted=_counted([names.get(record["classes"][place], str(record["classes"][place])) for place in shown]),
-            facts={"wrong boxes": str(len(wrong)), "missed objects": str(len(missed))},
-            picture=_drawn(row["image"], record, wrong, missed, self.options.white),
-        )
+        return wrong_boxes(self.labels, self.masks, self.threshold, self.options.white)
 
     # ---- the model folder ----
 
@@ -287,80 +267,3 @@ def _answer(found: "Detections", labels: Sequence[str], threshold: float) -> lis
         if found.masks is not None:
             answers[-1]["mask"] = found.masks[place]
     return answers
-
-
-def compared(record: Record, threshold: float) -> tuple[list[int], list[int]]:
-    """The numbers of wrong detections and of missed objects: at IoU 0.5, each object found once, crowds ignored."""
-    true = record["true"]
-    free = {place for place, crowd in enumerate(true["crowd"]) if not crowd}
-    wrong: list[int] = []
-    for place, (box, score, number) in enumerate(
-        zip(record["boxes"], record["scores"], record["classes"], strict=True)
-    ):
-        if score < threshold:
-            continue
-        near = [(overlap(box, true["boxes"][other]), other) for other in free if true["classes"][other] == number]
-        best, other = max(near, default=(0.0, -1))
-        if best >= 0.5:
-            free.remove(other)
-        elif not any(
-            crowd and inside(box, true["boxes"][other]) >= 0.5 and true["classes"][other] == number
-            for other, crowd in enumerate(true["crowd"])
-        ):
-            wrong.append(place)
-    return wrong, sorted(free)
-
-
-def overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """The IoU of two boxes."""
-    common = _common(one, other)
-    union = _area(one) + _area(other) - common
-    return common / union if union > 0 else 0.0
-
-
-def inside(box: Sequence[float], region: Sequence[float]) -> float:
-    """The share of a box that lies in a region."""
-    return _common(box, region) / _area(box) if _area(box) > 0 else 0.0
-
-
-def _common(one: Sequence[float], other: Sequence[float]) -> float:
-    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    return wide * high if wide > 0 and high > 0 else 0.0
-
-
-def _area(box: Sequence[float]) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-
-
-def _counted(names: Sequence[str]) -> str:
-    """Names with how often each occurs: 2 dog, 1 cat."""
-    return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names))) or "nothing"
-
-
-def _drawn(
-    value: Any, record: Record, wrong: Sequence[int], missed: Sequence[int], white: int | None, side: int = 320
-) -> bytes | None:
-    """A small JPEG with wrong detections in red and missed objects in blue; None if the image cannot be read."""
-    import io
-
-    from PIL import ImageDraw
-
-    from pipelines.data.image.reading import read_image
-
-    try:
-        image = read_image(value, white=white)
-    except DataError:
-        return None
-    height, width = record["size"]
-    scale = side / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    image.info.clear()
-    draw = ImageDraw.Draw(image)
-    boxes = [(record["boxes"][place], "#e03131") for place in wrong]
-    boxes += [(record["true"]["boxes"][place], "#1c7ed6") for place in missed]
-    for (x1, y1, x2, y2), colour in boxes:
-        across, down = image.width / width, image.height / height
-        draw.rectangle((x1 * across, y1 * down, max(x1, x2) * across, max(y1, y2) * down), outline=colour, width=2)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
-    return out.getvalue()

@@ -1,6 +1,6 @@
 """Pictures of boxes and masks, and figures of detections: precision and recall, thresholds, confusion, boxes' sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,16 +63,23 @@ def draw(
 
 
 def beside(
-    image: "Image", record: Record, labels: Sequence[str], masks: bool = False, threshold: float = detection.THRESHOLD
+    image: "Image",
+    record: Record,
+    called: Callable[[int], str],
+    masks: bool = False,
+    threshold: float = detection.THRESHOLD,
 ) -> "Image":
-    """The objects of a record on the left, its predictions on the right; missed and wrong ones are orange."""
+    """The objects of a record on the left, its predictions on the right; missed and wrong ones are orange.
+
+    `called` gives the name of a class by its number.
+    """
     from PIL import Image as Images
 
     found, true = detection.judge(record, masks, threshold), record["true"]
     left = draw(
         image,
         true["boxes"],
-        [labels[number] for number in true["classes"]],
+        [called(number) for number in true["classes"]],
         masks=true["masks"] if masks else None,
         colours=[ORANGE if place in found.missed else TEAL for place in range(len(true["boxes"]))],
     )
@@ -80,7 +87,7 @@ def beside(
     right = draw(
         image,
         [record["boxes"][place] for place in shown],
-        [labels[record["classes"][place]] for place in shown],
+        [called(record["classes"][place]) for place in shown],
         [record["scores"][place] for place in shown],
         [record["masks"][place] for place in shown] if masks else None,
         [ORANGE if place in found.wrong else TEAL for place in shown],

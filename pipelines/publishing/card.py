@@ -11,7 +11,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
+from pipelines.models.source import read_json_object
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import allowed_rows, public_mistakes, public_recipe, refuse_local_paths
 from pipelines.reporting import mistakes
@@ -119,10 +120,16 @@ def _figures(run: Path) -> list[dict[str, Any]]:
 # ---- front matter ----
 
 
-def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapter: bool = False) -> "ModelCardData":
+def card_data(
+    recipe: dict[str, Any],
+    results: dict[str, Any],
+    name: str,
+    adapter: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> "ModelCardData":
     """Front matter with a model-index; huggingface_hub reads it back into the numbers of `results`.
 
-    `recipe` is the public one.
+    `recipe` is the public one, `config` the model's config.json.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -157,7 +164,7 @@ def card_data(recipe: dict[str, Any], results: dict[str, Any], name: str, adapte
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
-        library_name=FORMATS[task.hub.adapter_format].library if adapter else task.hub.library_name,
+        library_name=FORMATS[task.hub.adapter_format].library if adapter else task.library(config or {}),
         pipeline_tag=task.hub.pipeline_tag,
         base_model=base,
         datasets=[data["hub_id"]] if data["hub_id"] else None,
@@ -194,12 +201,14 @@ def _render(
     examples = run / "model" / "examples" / "examples.json"
     rows = json.loads(_read(examples)) if examples.is_file() else []
     figures = _figures(run)
+    config = read_json_object(run / "model" / "config.json") or {}
     template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
     body = template.render(
         name=name,
         repo_id=repo_id or PLACEHOLDER,
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
+        config=config,
         columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).data.input_columns,
         recipe_text=recipe_text(recipe, results),
         results=results,
@@ -216,7 +225,7 @@ def _render(
         mistakes=wrong,
         mistake_files=files,
     )
-    front = card_data(recipe, results, name, adapter).to_yaml()
+    front = card_data(recipe, results, name, adapter, config).to_yaml()
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))
 
 

@@ -267,9 +267,14 @@ def _words(pairs: Sequence[tuple[str, str, str]], side: int, mark: str) -> list[
     return found or [Piece("nothing", GAP)]
 
 
-def wrong_boxes(labels: Sequence[str], masks: bool = False, threshold: float = 0.5) -> MistakeSpec:
+def wrong_boxes(
+    labels: Sequence[str], masks: bool = False, threshold: float = 0.5, white: int | None = None
+) -> MistakeSpec:
     """Of detection: the image with its objects next to the predictions. Sure wrong boxes and missed objects cost."""
     from pipelines.metrics.detection import judge
+
+    def called(number: int) -> str:  # `graft compare` loads no model and knows no labels
+        return labels[number] if number < len(labels) else f"class {number}"
 
     def rank(record: "Record") -> float | None:
         found = judge(record, masks, threshold)
@@ -281,10 +286,10 @@ def wrong_boxes(labels: Sequence[str], masks: bool = False, threshold: float = 0
 
         found = judge(record, masks, threshold)
         wrong = ", ".join(
-            f"{labels[record['classes'][place]]} ({record['scores'][place]:.0%} sure)" for place in found.wrong
+            f"{called(record['classes'][place])} ({record['scores'][place]:.0%} sure)" for place in found.wrong
         )
-        missed = ", ".join(labels[record["true"]["classes"][place]] for place in found.missed)
-        picture = thumbnail(beside(read_image(row["image"]), record, labels, masks, threshold), 640)
+        missed = ", ".join(called(record["true"]["classes"][place]) for place in found.missed)
+        picture = thumbnail(beside(read_image(row["image"], white=white), record, called, masks, threshold), 640)
         return Mistake(missed or None, wrong or None, names=("Missed", "Wrong boxes"), picture=picture)
 
     return MistakeSpec(

@@ -66,6 +66,7 @@ class TaskContract:
     name = "contract"
     # the figure that a few steps improve: the loss, or the name of a score if a loss means little, as for a GAN
     improves = "loss"
+    may_be_undefined: frozenset[str] = frozenset()  # scores that are undefined on the contract's few rows
     steps, rate = 11, 2e-3  # the number of steps, and their learning rate
     # also run by tests/integration/test_every_task.py; False for a second contract of a task that differs only in its
     # data
@@ -271,7 +272,7 @@ class TaskContract:
         perfect = task.statistics(self.perfect(rows), rows)
         best = task.summarize(perfect, perfect.ones())
         assert metric.name in best
-        assert all(math.isfinite(v) for v in best.values())
+        assert {name for name, value in best.items() if not math.isfinite(value)} <= self.may_be_undefined
         made.model.eval()
         with torch.no_grad():
             micros = [made.examples["test"][[(None, i)]] for i in range(len(made.examples["test"]))]
@@ -284,7 +285,7 @@ class TaskContract:
         for seed in range(3):
             shuffled = random.Random(seed).sample(records, len(records))
             other = task.statistics(task.merge(shuffled, rows), rows)
-            assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12)
+            assert task.summarize(other, other.ones()) == pytest.approx(scores, rel=1e-12, nan_ok=True)
         assert {r["id"] for r in merged} == set(rows["id"]) == set(found.ids)
         assert {metric.name, *found.proportions} <= set(scores)
         assert set(scores) <= set(task.metrics), "every score has a direction"

@@ -81,7 +81,7 @@ def window(example: Mapping[str, Any], left: int, top: int, width: int, height: 
 
 def around(mask: "np.ndarray") -> list[float]:
     """The smallest box around a mask that is not empty."""
-    rows, columns = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
 
 

@@ -24,7 +24,7 @@ def test_a_box_and_a_mask_are_drawn_where_they_are() -> None:
 
 def test_wrong_and_missed_boxes_are_orange_and_rank_by_their_cost() -> None:
     (record,) = hand_made()
-    sheet = detection.beside(Image.new("RGB", (300, 100), "white"), record, LABELS, threshold=0.1)
+    sheet = detection.beside(Image.new("RGB", (300, 100), "white"), record, LABELS.__getitem__, threshold=0.1)
     assert sheet.size == (608, 100)
     orange = (np.asarray(sheet) == (0xB4, 0x53, 0x09)).all(-1)
     assert orange[:, :300].any()
