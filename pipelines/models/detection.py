@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, Any]
-MOST = 100  # detections of one image, as in COCO's rules
+MOST = 100  # detections of one image; a family may keep more, of which COCO's rules count 100 a class
 
 
 class Detections(NamedTuple):
-    """What a model finds in one image, the best first, at most 100. Boxes are in pixels of the original image."""
+    """What a model finds in one image, the best first. Boxes are in pixels of the original image."""
 
     boxes: "np.ndarray"
     """[n, 4] float32: x1, y1, x2, y2."""

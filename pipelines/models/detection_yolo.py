@@ -40,6 +40,7 @@ from pipelines.utils.formatting import short
 GREY = 114  # around an image, as in YOLOX and YOLOv9
 STRIDE = 32  # pixels: the coarsest grid of every architecture
 FLOOR = 0.001  # detections with a lower score do not count
+KEPT = 300  # detections of one image; the rarest classes of a full image lose from a limit of 100, and so does AP
 CANDIDATES = 10_000  # boxes of one image before overlapping ones are removed
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
@@ -71,8 +72,8 @@ class Libreyolo:
         from PIL import Image
 
         image = example["image"]
-        scale = self.side / max(image.size)
-        width, height = (self.side if self.stretched else max(1, round(side * scale)) for side in image.size)
+        longest = max(image.size)
+        width, height = (self.side if self.stretched else max(1, side * self.side // longest) for side in image.size)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
         canvas = np.full((3, self.side, self.side), GREY, np.uint8)
         canvas[:, :height, :width] = np.asarray(resized)[:, :, :: -1 if self.bgr else 1].transpose(2, 0, 1)
@@ -482,7 +483,7 @@ def _without_overlap(boxes: Tensor, scores: Tensor, classes: Tensor, most: float
     keep = (scores > FLOOR).nonzero()[:, 0]
     keep = keep[scores[keep].argsort(descending=True, stable=True)[:CANDIDATES]]
     keep = keep[boxes[keep].isfinite().all(1)]
-    keep = keep[batched_nms(boxes[keep], scores[keep], classes[keep], most)[:MOST]]
+    keep = keep[batched_nms(boxes[keep], scores[keep], classes[keep], most)[:KEPT]]
     return boxes[keep], scores[keep], classes[keep]
 
 
