@@ -144,11 +144,6 @@ class Task(ABC):
         """Whether `augment` and `mix` change anything under these options."""
         return Augmentation()
 
-    @classmethod
-    def library(cls, config: Mapping[str, Any]) -> str:
-        """The hub's library_name of a model with this config.json."""
-        return cls.hub.library_name
-
     @property
     @abstractmethod
     def metrics(self) -> Mapping[str, str]:

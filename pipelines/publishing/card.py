@@ -27,12 +27,14 @@ from pipelines.reporting import mistakes
 from pipelines.reporting.mistakes import Mistakes, Piece
 from pipelines.reporting.pages import FILTERS
 from pipelines.reporting.results import check_run_folder, read_results
+from pipelines.task import Task
 from pipelines.utils.files import to_json, write_text
 from pipelines.utils.formatting import readable_name
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
+OTHER_LIBRARIES = ("torchvision", "libreyolo")  # a model_type that is itself the name of its library
 PLACEHOLDER = "OWNER/NAME"  # shown while the repository is not known
 CURVES = (
     "learning_curves",
@@ -164,7 +166,7 @@ def card_data(
     return ModelCardData(
         license=hub["license"],
         language=hub["language"],
-        library_name=FORMATS[task.hub.adapter_format].library if adapter else task.library(config or {}),
+        library_name=FORMATS[task.hub.adapter_format].library if adapter else _library(task, config or {}),
         pipeline_tag=task.hub.pipeline_tag,
         base_model=base,
         datasets=[data["hub_id"]] if data["hub_id"] else None,
@@ -174,6 +176,12 @@ def card_data(
         eval_results=evaluated,
         base_model_relation=("adapter" if adapter else "finetune") if base else None,
     )
+
+
+def _library(task: type[Task], config: Mapping[str, Any]) -> str:
+    """The hub's library_name of a model with this config.json."""
+    kind = config.get("model_type")
+    return str(kind) if kind in OTHER_LIBRARIES else task.hub.library_name
 
 
 def _of_made(made: dict[str, Any]) -> dict[str, Any]:

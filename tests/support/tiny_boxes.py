@@ -91,7 +91,7 @@ def model(folder: Path, architecture: str) -> Path:
 def perfect(rows: Any, masks: bool) -> list[dict[str, Any]]:
     """Records that are right about every row."""
     from pipelines.data.image.boxes import LabelledBoxes
-    from pipelines.detection.base import packed
+    from pipelines.detection.examples import packed
 
     records = []
     for example in LabelledBoxes(rows, sorted(KINDS), masks):

@@ -67,6 +67,9 @@ class TaskContract:
     # the figure that a few steps improve: the loss, or the name of a score if a loss means little, as for a GAN
     improves = "loss"
     may_be_undefined: frozenset[str] = frozenset()  # scores that are undefined on the contract's few rows
+    # how far the losses of two halves may be from the loss of both: more than rounding for a loss that averages over a
+    # sample of the micro-batch
+    inexact = 1e-5
     steps, rate = 11, 2e-3  # the number of steps, and their learning rate
     # also run by tests/integration/test_every_task.py; False for a second contract of a task that differs only in its
     # data
@@ -84,6 +87,9 @@ class TaskContract:
         raise AssertionError("a task's test picks an input here")
 
     cwd: Path
+
+    def before_the_snippet(self, run: Path) -> None:
+        """A task's test changes what a short training does not reach here, such as a threshold."""
 
     def same(self, printed: str, answer: Any) -> bool:
         raise AssertionError("a task's test compares the snippet's output here")
@@ -176,8 +182,8 @@ class TaskContract:
             one, grad_one = losses_and_gradient([full_batch], phase.name)
             two, grad_two = losses_and_gradient(parts, phase.name)
             made.model.zero_grad()
-            assert two == pytest.approx(one, rel=1e-5)
-            assert float((grad_one - grad_two).norm() / grad_one.norm()) < 1e-4
+            assert two == pytest.approx(one, rel=self.inexact)
+            assert float((grad_one - grad_two).norm() / grad_one.norm()) < 10 * self.inexact
 
     def test_layers_hold_every_parameter(self, made: SimpleNamespace) -> None:
         """Layers from input to output, the head last.
@@ -390,6 +396,7 @@ class TaskContract:
         """The card's own code gives `infer`'s answer from the hub, in a process that cannot import Graft."""
         from pipelines.publishing.publish import publish
 
+        self.before_the_snippet(run)
         publish(run, f"{USER}/contract", say=lambda _: None)
         snippet = re.search(r"```python\n(.*?)```", (run / "model" / "README.md").read_text(), re.S)
         assert snippet

@@ -81,6 +81,8 @@ def window(example: Mapping[str, Any], left: int, top: int, width: int, height: 
 
 def around(mask: "np.ndarray") -> list[float]:
     """The smallest box around a mask that is not empty."""
+    import numpy as np
+
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
 
