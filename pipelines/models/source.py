@@ -54,6 +54,10 @@ def resolve(section: ModelSection) -> Weights:
         architecture, _, backbone = section.id.removeprefix(places.TORCHVISION).partition("/")
         config = {"model_type": "torchvision", "architecture": architecture}
         return Weights(None, config | ({"backbone": backbone} if backbone else {}), True, name=section.id)
+    if section.id.startswith(places.LIBREYOLO) and not Path(section.id).exists():
+        architecture, _, size = section.id.removeprefix(places.LIBREYOLO).partition("_")
+        config = {"model_type": "libreyolo", "architecture": architecture, "size": size}
+        return Weights(None, config, True, name=section.id)
     folder = local_model(section.id)
     if folder is None:
         from pipelines.hub.download import download
