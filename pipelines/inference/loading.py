@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import LABEL_KEYS, Recipe, recipe_of_model, task_class, task_names
 from pipelines.config.validation_errors import suggest
-from pipelines.detection.base import LIBRARIES
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import format_of
 from pipelines.models.layers import freeze_on
@@ -144,7 +143,7 @@ def _task_of(folder: Path, source: str) -> str:
     if len(tagged) == 1:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
-    if config.get("model_type") in LIBRARIES:  # its `architecture` is not one of timm
+    if config.get("model_type") in ("torchvision", "libreyolo"):  # its `architecture` is not one of timm
         return "instance-segmentation" if str(config.get("architecture")).startswith("maskrcnn") else "object-detection"
     index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(
