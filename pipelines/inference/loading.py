@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import LABEL_KEYS, Recipe, recipe_of_model, task_class, task_names
 from pipelines.config.validation_errors import suggest
-from pipelines.detection.base import LIBRARIES
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import format_of
 from pipelines.models.layers import freeze_on
-from pipelines.models.source import front_matter, local_model, read_json_object
+from pipelines.models.source import LIBRARIES, front_matter, local_model, read_json_object
 from pipelines.reporting.results import current
 
 if TYPE_CHECKING:

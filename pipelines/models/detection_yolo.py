@@ -7,14 +7,15 @@ A folder holds model.safetensors, with the names of libreyolo's own networks, an
 
 Other keys of a configuration:
 
-- `frozen_batch_norm`: true keeps statistics and weights of every BatchNorm as they are. It suits weights whose BatchNorm
-  was folded into the convolutions, as that of a model from ONNX is. Random weights do not use it.
+- `frozen_batch_norm`: true keeps statistics and weights of every BatchNorm as they are. It suits a model whose
+  BatchNorm was folded into its convolutions, such as one from ONNX. Random weights do not use it.
 - `denoising` (DEIMv2): noisy boxes that training adds, about this many an image. Left out: 0. The paper has 100.
 - `head_classes` (YOLOv9): the number of classes for which the width of the head was chosen, if it is not that of now.
 
 YOLOX and YOLOv9 get the image without distortion, in the upper left of a grey square; DEIMv2 gets it stretched.
 """
 
+import abc
 import contextlib
 import importlib
 import io
@@ -45,7 +46,7 @@ CANDIDATES = 10_000  # boxes of one image before overlapping ones are removed
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
-class Libreyolo:
+class Libreyolo(abc.ABC):
     """What the architectures share (see pipelines.models.detection.Family).
 
     The loss is a sum over objects and cells, divided by the boxes of the step, which are known before the forward pass.
@@ -126,9 +127,9 @@ class Libreyolo:
         """The model's answer for the loss, in training mode and in eval mode."""
         return model(pixels)
 
+    @abc.abstractmethod
     def total(self, model: Any, output: Any, targets: list[dict[str, Tensor]]) -> Tensor:
         """The loss as a sum over these images."""
-        raise NotImplementedError
 
     # ---- answers ----
 
@@ -143,19 +144,20 @@ class Libreyolo:
             (width, height), (high, wide) = inner, size
             boxes = boxes * torch.tensor([wide / width, high / height] * 2)
             boxes = boxes.clamp(min=0).minimum(torch.tensor([wide, high] * 2))
-            found.append(Detections(boxes.numpy(), scores.numpy(), classes.numpy()))
+            solid = (boxes[:, 2:] > boxes[:, :2]).all(1)  # others lie in the grey around the image
+            found.append(Detections(*(value[solid].numpy() for value in (boxes, scores, classes))))
         return found
 
+    @abc.abstractmethod
     def answers(self, model: Any, output: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes (x1, y1, x2, y2 in pixels of the model's input), scores and classes of each image, best first."""
-        raise NotImplementedError
 
     # ---- the model ----
 
     @classmethod
+    @abc.abstractmethod
     def network(cls, config: Mapping[str, Any], classes: int) -> Any:
         """The network with random weights. Raises ModelError."""
-        raise NotImplementedError
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         first, *others = model.children()
@@ -170,17 +172,23 @@ class Libreyolo:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         # layers of DEIMv2 share a head, and a file holds no tensor twice: copies, as libreyolo's own files have
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+        # a frozen BatchNorm has no counter, but libreyolo's network asks for one
+        means = [name for name in tensors if name.endswith(".running_mean")]
+        counters = {name.replace(".running_mean", COUNTER): torch.tensor(0) for name in means}
+        tensors = counters | tensors
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+USUAL = 5.0  # cells per box, for an image without objects
 NAMES = ("boxes", "classes", "crowds")
 
 
 class Yolox(Libreyolo):
     """YOLOX without its L1 term, which its authors add in the last epochs.
 
-    YOLOX divides by the cells that its matching chose, which is known only after the forward pass. Here the loss is
-    divided by `CELLS` times the boxes, so that its size is about the same.
+    YOLOX divides the loss of a batch by the cells that its matching chose, which are known only after the forward pass.
+    Here each image is divided by its own cells per box, and the step by its boxes: the same for one image, and about
+    the same for a batch.
     Cells in a crowd that belong to no object are left out of the term of objectness.
     """
 
@@ -188,7 +196,6 @@ class Yolox(Libreyolo):
     sides = {"nano": 416, "tiny": 416}
     of_classes = re.compile(r"head\.cls_preds\.\d+\.(weight|bias)")
     bgr = True
-    CELLS: ClassVar[float] = 5.0
     NMS: ClassVar[float] = 0.65
 
     @classmethod
@@ -239,8 +246,9 @@ class Yolox(Libreyolo):
             wanted = functional.one_hot(target["classes"][owners], logits.shape[-1]) * overlaps[:, None]
             of_classes = functional.binary_cross_entropy_with_logits(logits[image, cells], wanted, reduction="sum")
             shared = _overlap(found[image, cells], target["boxes"][owners])
-            parts.append(5 * (1 - shared**2).sum() + (of_objectness * counted).sum() + of_classes)
-        return torch.stack(parts).sum() / self.CELLS
+            part = 5 * (1 - shared**2).sum() + (of_objectness * counted).sum() + of_classes
+            parts.append(part / _cells_per_box(torch.tensor(len(cells)), target["boxes"]))
+        return torch.stack(parts).sum()
 
     def answers(self, model: Any, output: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         found = self.boxes(output, *self.grid(model, output.device))
@@ -252,14 +260,14 @@ class Yolox(Libreyolo):
 class Yolov9(Libreyolo):
     """YOLOv9 with its main head. The auxiliary branch, which its authors use in training, is left out.
 
-    YOLOv9 divides by the sum of the targets that its matching chose, which is known only after the forward pass. Here
-    the loss is divided by `CELLS` times the boxes, so that its size is about the same.
+    YOLOv9 divides the loss of a batch by the sum of the targets that its matching chose, which is known only after the
+    forward pass. Here each image is divided by its own sum per box, and the step by its boxes: the same for one image,
+    and about the same for a batch.
     Cells in a crowd that belong to no object are left out of the term of classes.
     """
 
     sizes = {"t": "t", "s": "s", "m": "m", "c": "c"}
     of_classes = re.compile(r"head\.cv3\.\d+\.2\.(weight|bias)")
-    CELLS: ClassVar[float] = 5.0
     NMS: ClassVar[float] = 0.7
 
     def pixels(self, batch: Batch, device: torch.device) -> Tensor:
@@ -299,17 +307,20 @@ class Yolov9(Libreyolo):
             matched.append(criterion.matcher(objects, predicted))
         wanted, chosen = (torch.cat(kind) for kind in zip(*matched, strict=True))
         of_classes, boxes = wanted.split((len(self.labels), 4), -1)
+        each = [
+            _cells_per_box(part, target["boxes"]) for part, target in zip(of_classes.sum((1, 2)), targets, strict=True)
+        ]
+        share = 1 / torch.stack(each)[:, None]  # [images, 1]
         scale, once = criterion.vec2box.scaler[:, None], logits.new_ones(())
-        sizes = of_classes.sum(-1)[chosen]
+        sizes = (of_classes.sum(-1) * share)[chosen]
         boxes, cells = boxes / scale, (criterion.vec2box.anchor_grid / scale)[None]
-        crowded = torch.stack([within(criterion.vec2box.anchor_grid, target["crowds"]) for target in targets])
-        counted = (chosen | ~crowded)[..., None]
-        # a cell that does not count is sure to be right: its term and its gradient are zero
-        sure = torch.where(counted, logits, logits.new_full((), -1e4))
-        total: Tensor = criterion.cls_weight * criterion.cls_loss(sure, of_classes, once)
-        total = total + criterion.box_weight * criterion.box_loss(found / scale, boxes, chosen, sizes, once)
+        total: Tensor = criterion.box_weight * criterion.box_loss(found / scale, boxes, chosen, sizes, once)
         total = total + criterion.dfl_weight * criterion.dfl_loss(distances, boxes, cells, chosen, sizes, once)
-        return total / self.CELLS
+        crowded = torch.stack([within(criterion.vec2box.anchor_grid, target["crowds"]) for target in targets])
+        counted = (chosen | ~crowded) * share
+        of_cells = functional.binary_cross_entropy_with_logits(logits, of_classes, reduction="none").sum(-1)
+        total = total + criterion.cls_weight * (of_cells * counted).sum()
+        return total
 
     def answers(self, model: Any, output: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
         maps = output["raw_outputs"] if isinstance(output, dict) else output
@@ -350,7 +361,8 @@ class Deimv2(Libreyolo):
             model = library.LibreDEIMv2Model(cls.sizes[config["size"]], classes)
         for part in model.modules():
             if isinstance(part, nn.SyncBatchNorm):  # it would wait for processes that have fewer micro-batches
-                part.__class__ = nn.BatchNorm2d
+                vars(part).pop("process_group", None)
+                object.__setattr__(part, "__class__", nn.BatchNorm2d)
         decoder = model.decoder
         cells = sum((config["image_size"] // stride) ** 2 for stride in decoder.feat_strides)
         decoder.num_queries = min(decoder.num_queries, cells)
@@ -392,7 +404,8 @@ class Deimv2(Libreyolo):
         total: Tensor = sum(criterion(output, self._relative(targets)).values())
         total = total * max(1, sum(len(one["boxes"]) for one in targets))  # the library divided by it
         # libreyolo turns a loss that is not a number into 0, which would hide that the training failed
-        return total + 0 * (output["pred_boxes"].sum() + output["pred_logits"].sum())
+        total = total + 0 * (output["pred_boxes"].sum() + output["pred_logits"].sum())
+        return total
 
     def answers(self, model: Any, output: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
         answers = []
@@ -461,6 +474,13 @@ def simota(
     chosen = matched.any(0)
     owners = matched.int().argmax(0)[chosen]
     return candidates[chosen], owners, overlaps[owners, chosen.nonzero()[:, 0]]
+
+
+def _cells_per_box(cells: Tensor, boxes: Tensor) -> Tensor:
+    """What the loss of one image is divided by, before it is divided by the boxes of the step."""
+    if not len(boxes):
+        return torch.full_like(cells, USUAL, dtype=torch.float32)
+    return cells.clamp(min=1) / len(boxes)
 
 
 def within(points: Tensor, regions: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """libreyolo's detectors: built, trained one step, asked, saved and loaded."""
 
-import importlib
 import json
 import sys
 
@@ -110,39 +109,31 @@ def test_losses_and_gradients_add_up_over_micro_batches(architecture):
             assert torch.allclose(value.grad, gradients[name], rtol=1e-3, atol=1e-5 * largest), name
 
 
-def test_the_loss_of_yolox_is_that_of_libreyolo_but_for_its_divisor():
+@pytest.mark.parametrize("objects", [3, 30])
+def test_the_loss_of_one_image_is_that_of_yolox(objects):
     model, family = _built("yolox")
     _eager(model)
-    examples = tiny_detectors.examples((3, 7, 30))  # 30 boxes share cells
-    batch = _batch(family, examples)
+    batch = _batch(family, tiny_detectors.examples((objects,)))  # 30 boxes share cells
+    [boxes], [classes] = batch["boxes"], batch["classes"]
     with torch.no_grad():
-        ours = family.loss(model, batch, {"boxes": 1}) * family.CELLS
-        model.head.__class__ = type(model.head).__mro__[1]
-        labels = torch.zeros(3, 30, 5)
-        for image, (boxes, classes) in enumerate(zip(batch["boxes"], batch["classes"], strict=True)):
-            labels[image, : len(boxes), 0] = classes
-            labels[image, : len(boxes), 1:] = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
-        theirs = model(batch["pixels"].float(), targets=labels)
-    cells = theirs["num_fg"] * 40
-    assert ours.item() == pytest.approx(theirs["total_loss"].item() * cells, rel=1e-4)
+        ours = family.loss(model, batch, family.counts(batch))
+        model.head.__class__ = type(model.head).__mro__[1]  # libreyolo's own
+        centred = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
+        theirs = model(batch["pixels"].float(), targets=torch.cat([classes[:, None].float(), centred], 1)[None])
+    assert ours.item() == pytest.approx(theirs["total_loss"].item(), rel=1e-4)
 
 
-def test_the_loss_of_yolov9_is_that_of_libreyolo_but_for_its_divisor():
+@pytest.mark.parametrize("objects", [3, 30])
+def test_the_loss_of_one_image_is_that_of_yolov9(objects):
     model, family = _built("yolov9")
     _eager(model)
-    examples = tiny_detectors.examples((3, 7))
-    batch = _batch(family, examples)
+    batch = _batch(family, tiny_detectors.examples((objects,)))
+    [boxes], [classes] = batch["boxes"], batch["classes"]
     with torch.no_grad():
-        maps = model(family.pixels(batch, torch.device("cpu")))
-        ours = family.total(model, maps, [dict(zip(("boxes", "classes", "crowds"), one, strict=True)) for one in zip(batch["boxes"], batch["classes"], batch["crowds"], strict=True)])
-        targets = torch.full((2, 7, 5), -1.0)
-        targets[..., 1:] = 0
-        for image, (boxes, classes) in enumerate(zip(batch["boxes"], batch["classes"], strict=True)):
-            targets[image, : len(boxes)] = torch.cat([classes[:, None], boxes / 96], 1)
-        criterion = importlib.import_module("libreyolo.models.yolo9.loss").YOLO9Loss(3, 16, [8, 16, 32], [96, 96], torch.device("cpu"))
-        theirs = criterion(maps, targets)["total_loss"]
-        norm = criterion.matcher(targets * torch.tensor([1, 96, 96, 96, 96]), criterion.vec2box(maps)[::2])[0][..., :3].sum()
-    assert ours.item() * family.CELLS == pytest.approx((theirs * norm.clamp(min=1)).item(), rel=1e-4)
+        ours = family.loss(model, batch, family.counts(batch))
+        targets = torch.cat([classes[:, None].float(), boxes / 96], 1)[None]
+        theirs = model(family.pixels(batch, torch.device("cpu")), targets=targets)
+    assert ours.item() == pytest.approx(theirs["total_loss"].item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("architecture", SIZES)
@@ -186,10 +177,12 @@ def test_the_head_of_yolov9_keeps_its_width_with_other_classes(tmp_path):
     assert torch.equal(renewed.head.cv3[0][0].conv.weight, model.head.cv3[0][0].conv.weight)
 
 
-@pytest.mark.parametrize(("architecture", "box"), [("yolox", [16, 16, 56, 60]), ("yolov9", [16, 16, 56, 60]), ("deimv2", [16, 24, 56, 90])])
+@pytest.mark.parametrize(
+    ("architecture", "box"), [("yolox", [16, 16, 56, 60]), ("yolov9", [16, 16, 56, 60]), ("deimv2", [16, 24, 56, 90])]
+)
 def test_a_box_comes_back_at_its_place(architecture, box):
     """An image of 120 x 80 becomes 96 x 64 in the upper left of a grey square, or it is stretched to 96 x 96."""
-    model, family = _built(architecture)
+    _model, family = _built(architecture)
     pixels = np.zeros((80, 120, 3), np.uint8)
     pixels[20:75, 20:70] = (200, 100, 50)
     example = {
@@ -229,8 +222,18 @@ def test_cells_of_a_crowd_are_no_background(architecture):
     model, family = _built(architecture)
     _eager(model)
     model.eval()
-    empty = {**EXAMPLES[1], "boxes": np.zeros((0, 4), np.float32), "classes": np.zeros(0, int), "crowd": np.zeros(0, bool)}
-    everywhere = {**empty, "boxes": np.array([[0, 0, 100, 80]], np.float32), "classes": np.array([0]), "crowd": np.array([True])}
+    empty = {
+        **EXAMPLES[1],
+        "boxes": np.zeros((0, 4), np.float32),
+        "classes": np.zeros(0, int),
+        "crowd": np.zeros(0, bool),
+    }
+    everywhere = {
+        **empty,
+        "boxes": np.array([[0, 0, 100, 80]], np.float32),
+        "classes": np.array([0]),
+        "crowd": np.array([True]),
+    }
     with torch.no_grad():
         plain, crowd = (family.loss(model, _batch(family, [one]), {"boxes": 1}).item() for one in (empty, everywhere))
     grey = sum(((96 // s) ** 2 - (96 // s) * int((77 / s) + 0.5)) / (96 // s) ** 2 / 3 for s in (8, 16, 32))
@@ -335,7 +338,10 @@ def test_hostile_weights(tmp_path):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("No module named 'libreyolo'", name="libreyolo"), r"pip install 'graft-pipelines\[yolo\]'"),
+        (
+            ModuleNotFoundError("No module named 'libreyolo'", name="libreyolo"),
+            r"pip install 'graft-pipelines\[yolo\]'",
+        ),
         (
             ImportError("libGL.so.1: cannot open shared object file: No such file or directory", name="cv2"),
             r"libgl1 .*pip install opencv-python-headless",
