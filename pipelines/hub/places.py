@@ -17,6 +17,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".wav", ".flac", ".mp3", ".gz", ".bz2", ".xz", ".zst", ".yaml", ".yml", ".safetensors"),
 )
 TORCHVISION = "torchvision/"  # begins the name of an architecture of torchvision, which is on no hub
+LIBREYOLO = "libreyolo/"  # likewise, of libreyolo
 WHAT = {"model": ("folder", "model", ModelError), "data": ("file or folder", "data set", DataError)}
 
 
@@ -33,7 +34,7 @@ def check(place: str, kind: str, *, local: bool = False, advice: str = "") -> No
     ModelError or DataError; HubUnreachable if the hub is needed and does not answer.
     """
     here, there, wrong = WHAT[kind]
-    if kind == "model" and place.startswith(TORCHVISION):
+    if kind == "model" and place.startswith((TORCHVISION, LIBREYOLO)):
         return
     if problem(place) or Path(place).expanduser().exists():
         return  # an impossible name has an error of its own

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, Any]
-MOST = 100  # detections of one image, as in COCO's rules
+MOST = 100  # detections of one image; a family may keep more, of which COCO's rules count 100 a class
 
 
 class Detections(NamedTuple):
-    """What a model finds in one image, the best first, at most 100. Boxes are in pixels of the original image."""
+    """What a model finds in one image, the best first. Boxes are in pixels of the original image."""
 
     boxes: "np.ndarray"
     """[n, 4] float32: x1, y1, x2, y2."""
@@ -99,6 +99,34 @@ def _module(kind: str) -> Any:
         from pipelines.models import detection_torchvision
 
         return detection_torchvision
+    if kind == "libreyolo":
+        from pipelines.models import detection_yolo
+
+        return detection_yolo
     from pipelines.models import detection_transformers
 
     return detection_transformers
+
+
+def named_classes(config: Mapping[str, Any]) -> list[str]:
+    """The classes of a configuration in their order; none if it names none. Raises ModelError."""
+    named = config.get("id2label") or {}
+    if not isinstance(named, dict) or sorted(named, key=str) != sorted(map(str, range(len(named)))):
+        raise ModelError("config.json: id2label must name the classes 0, 1, 2, ...")
+    return [str(named[str(index)]) for index in range(len(named))]
+
+
+def read_folder(folder: Path) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+    """The configuration and the weights of a folder that is not of transformers. Raises ModelError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from pipelines.models.source import read_json_object
+
+    config = read_json_object(folder / "config.json") or {}
+    try:
+        return config, load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no model.safetensors; a .pth is not read: save its tensors as one") from None
+    except SafetensorError as error:
+        raise ModelError(f"{folder / 'model.safetensors'}: damaged: {error}") from None

@@ -38,6 +38,7 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from pipelines.errors import ModelError
+from pipelines.models import detection
 from pipelines.models import layers as model_layers
 from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
@@ -277,26 +278,6 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     return model
 
 
-def _labels(config: Mapping[str, Any]) -> list[str]:
-    named = config.get("id2label") or {}
-    if not isinstance(named, dict) or sorted(named, key=str) != sorted(map(str, range(len(named)))):
-        raise ModelError("config.json: id2label must name the classes 0, 1, 2, ...")
-    return [str(named[str(index)]) for index in range(len(named))]
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    config = sources.read_json_object(folder / "config.json") or {}
-    try:
-        return config, load_file(folder / "model.safetensors")
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no model.safetensors; a .pth is not read: save its tensors as one") from None
-    except SafetensorError as error:
-        raise ModelError(f"{folder / 'model.safetensors'}: damaged: {error}") from None
-
-
 def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list[str], where: Any) -> None:
     """Load weights; the outputs of the classes known by name are kept, those of other classes stay random."""
     own = model.state_dict()
@@ -489,7 +470,7 @@ def _backbone_weights(model: Any, place: str) -> None:
         from pipelines.hub.download import download
 
         folder = download(place, None)
-    _, weights = _read(folder)
+    _, weights = detection.read_folder(folder)
     own = model.backbone.body.state_dict()
     # features_only flattens the names of some models: blocks.0 is blocks_0 there or stays as it is
     given = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in weights.items()}
@@ -505,10 +486,10 @@ def build(
     """A detector for these classes. Raises ModelError."""
     weights: dict[str, Tensor] | None = None
     if source.folder is not None:
-        config, weights = _read(source.folder)
+        config, weights = detection.read_folder(source.folder)
     else:
         config = dict(source.config)
-    known = _labels(config)
+    known = detection.named_classes(config)
     if image_size is not None:
         config["image_size"] = image_size
     _check_masks(config, masks)
@@ -525,8 +506,8 @@ def build(
 
 def load(folder: Path, masks: bool = False) -> tuple[nn.Module, TorchvisionFamily]:
     """A saved detector, in eval mode. Raises ModelError."""
-    config, weights = _read(folder)
-    labels = _labels(config)
+    config, weights = detection.read_folder(folder)
+    labels = detection.named_classes(config)
     _check_masks(config, masks)
     model = _network(config, len(labels))
     _fill(model, weights, labels, labels, folder)

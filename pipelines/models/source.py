@@ -19,6 +19,7 @@ from pipelines.utils.formatting import short
 # The files that mark a model folder: of transformers or timm, of a diffusers pipeline, of a diffusers adapter.
 JSON = ("config.json", "model_index.json")
 DESCRIBED = (*JSON, LORA)
+LIBRARIES = ("torchvision", "libreyolo")  # a `model_type` that is itself the name of the model's library
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ def resolve(section: ModelSection) -> Weights:
         architecture, _, backbone = section.id.removeprefix(places.TORCHVISION).partition("/")
         config = {"model_type": "torchvision", "architecture": architecture}
         return Weights(None, config | ({"backbone": backbone} if backbone else {}), True, name=section.id)
+    if section.id.startswith(places.LIBREYOLO) and not Path(section.id).exists():
+        architecture, _, size = section.id.removeprefix(places.LIBREYOLO).partition("_")
+        config = {"model_type": "libreyolo", "architecture": architecture, "size": size}
+        return Weights(None, config, True, name=section.id)
     folder = local_model(section.id)
     if folder is None:
         from pipelines.hub.download import download

@@ -47,7 +47,7 @@ CLASSES = ("N/A", "square", "cat", "N/A")  # the published DETR has several clas
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     data = str(tiny_boxes.shapes(folder / "shapes"))
-    if recipe.model.id is None or recipe.model.id.startswith("torchvision/"):
+    if recipe.model.id is None or recipe.model.id.startswith(("torchvision/", "libreyolo/")):
         return Served(data, str(tiny_boxes.model(folder / "model", "ssdlite320_mobilenet_v3_large")))
     hub.add_model(recipe.model.id, tiny_detectors.detector(folder / "model", KINDS[recipe.model.id], CLASSES))
     return Served(data)
