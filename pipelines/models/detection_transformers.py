@@ -288,7 +288,8 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> tupl
     elif config.model_type in PLAIN_PIXELS:
         processor = RTDetrImageProcessor()
     else:
-        processor = IMAGE_PROCESSOR_MAPPING[type(config)]["torchvision"]()
+        kinds: Any = IMAGE_PROCESSOR_MAPPING[type(config)]  # its type is that of an older version
+        processor = kinds["torchvision"]()
     given = {key: value for key, value in dict(processor.size).items() if value}
     side = image_size or (min(given.get("height", 0), given.get("width", 0)) or given.get("shortest_edge", SIDE))
     if not own and image_size is None:
