@@ -52,11 +52,8 @@ class Transformers:
         self.spread = torch.tensor(processor.image_std if normal else [1.0] * 3)[:, None, None]
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        from PIL import Image
-
         image = example["image"]
-        resized = image.resize((self.side, self.side), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).float() / 255
+        pixels = self._resized(image)
         found: dict[str, Any] = {"pixel_values": (pixels - self.mean) / self.spread, "size": tuple(example["size"])}
         if "boxes" in example:
             keep = ~np.asarray(example["crowd"], dtype=bool)
@@ -70,6 +67,17 @@ class Transformers:
             found["boxes"] = torch.cat([(low + high) / 2, high - low], 1)[solid]
             found["class_labels"] = torch.from_numpy(np.asarray(example["classes"], dtype=np.int64)[keep])[solid]
         return found
+
+    def _resized(self, image: Any) -> Tensor:
+        """The image as the model's processor resizes it, from 0 to 1."""
+        from PIL import Image
+
+        square = (self.side, self.side)
+        if self.config.model_type == "rf_detr":  # it takes single pixels of the image, without a mean over others
+            pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
+            return nn.functional.interpolate(pixels[None], square, mode="bilinear", align_corners=False)[0]
+        resized = image.resize(square, Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).float() / 255
 
     def _stretched(self, masks: Sequence[np.ndarray]) -> Tensor:
         """Masks of an image at the size of the model's input, [n, side, side]."""
@@ -178,7 +186,9 @@ class Transformers:
                 scores, queries = scores.topk(min(MOST, len(scores)))
                 classes = classes[queries]
             else:
-                scores, flat = of_image.sigmoid().flatten().topk(min(MOST, of_image.numel()))
+                # as transformers' processors: as many as there are queries, or 100 of all scores
+                most = len(of_image) if self.config.model_type in (*PLAIN_PIXELS, "rf_detr") else of_image.numel()
+                scores, flat = of_image.sigmoid().flatten().topk(min(MOST, most))
                 queries, classes = flat // of_image.shape[-1], flat % of_image.shape[-1]
             centres, sides = places[queries].chunk(2, dim=1)
             corners = torch.cat([centres - sides / 2, centres + sides / 2], 1).clamp(0, 1)
@@ -278,7 +288,8 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> tupl
     elif config.model_type in PLAIN_PIXELS:
         processor = RTDetrImageProcessor()
     else:
-        processor = IMAGE_PROCESSOR_MAPPING[type(config)]["torchvision"]()
+        kinds: Any = IMAGE_PROCESSOR_MAPPING[type(config)]  # its type is that of an older version
+        processor = kinds["torchvision"]()
     given = {key: value for key, value in dict(processor.size).items() if value}
     side = image_size or (min(given.get("height", 0), given.get("width", 0)) or given.get("shortest_edge", SIDE))
     if not own and image_size is None:
@@ -289,7 +300,7 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> tupl
 
 
 def _freeze(model: Any, stem: bool) -> None:
-    """Freeze what does not train: constants of D-FINE, and with `stem` the stem and first stage of DETR's ResNet.
+    """Freeze what does not train: constants, and with `stem` the stem and first stage of DETR's ResNet.
 
     transformers does not: `from_pretrained` lets all parameters train, and a ResNet from a configuration is frozen
     entirely, because the names of its stages have changed. A random stem has to train.
@@ -297,7 +308,7 @@ def _freeze(model: Any, stem: bool) -> None:
     kind, backbone = model.config.model_type, getattr(model.config, "backbone_config", None)
     resnet = "resnet" in f"{getattr(backbone, 'model_type', '')} {getattr(backbone, 'backbone', '')}"
     for name, parameter in model.named_parameters():
-        if kind == "d_fine" and name.endswith((".up", ".reg_scale")):
+        if name.endswith((".mask_token", ".up", ".reg_scale")):  # RF-DETR hides no part of an image; D-FINE's two
             parameter.requires_grad_(False)
         elif kind in EVERY_LAYER and resnet and ".backbone." in name:
             parameter.requires_grad_(not stem or LATER.search(name) is not None)
