@@ -9,7 +9,7 @@ from pipelines.config.validation_errors import suggest
 from pipelines.errors import DataError, ModelError
 from pipelines.models.adapters import format_of
 from pipelines.models.layers import freeze_on
-from pipelines.models.source import front_matter, local_model, read_json_object
+from pipelines.models.source import LIBRARIES, front_matter, local_model, read_json_object
 from pipelines.reporting.results import current
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _task_of(folder: Path, source: str) -> str:
     if len(tagged) == 1:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
-    if config.get("model_type") in ("torchvision", "libreyolo"):  # its `architecture` is not one of timm
+    if config.get("model_type") in LIBRARIES:  # its `architecture` is not one of timm
         return "instance-segmentation" if str(config.get("architecture")).startswith("maskrcnn") else "object-detection"
     index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(

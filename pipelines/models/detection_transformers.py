@@ -3,17 +3,14 @@
 Images are stretched to a square, because the boxes of these models are relative to the padded image, and a square needs
 no padding. The processor that is saved does the same, so that transformers' own pipeline gives equal boxes.
 
-Terms of boxes are divided by the boxes of the step, and DETR's and YOLOS' term of classes by its own weights. So the
-losses and gradients of micro-batches add up for DETR, Conditional and Deformable DETR and YOLOS, but not for others:
-
-- RT-DETR and D-FINE draw noisy boxes ("denoising") whose number depends on the largest number of boxes in the
-  micro-batch, and the BatchNorm of their encoder is live. Without both, losses add up to 2e-5. Gradients do not on a
-  CPU: for a micro-batch of one image, torch 2.15 computes those of their BatchNorm wrongly.
-- LW-DETR and RF-DETR count a micro-batch without objects as one with objects. Their losses add up to 3e-4.
+Terms of boxes are divided by the boxes of the step, DETR's and YOLOS' term of classes by its own weights, and D-FINE's
+distillation by its queries. So the losses and gradients of micro-batches add up, with three exceptions: RT-DETR and
+D-FINE draw noisy boxes ("denoising") whose number depends on the largest number of boxes in the micro-batch; the
+BatchNorm of the encoder of RT-DETR, D-FINE and LW-DETR is live; RF-DETR compares masks at points that are drawn.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
+from pipelines.losses import detection as losses
 from pipelines.models import layers as model_layers
 from pipelines.models import pretrained
 from pipelines.models.detection import MOST, Batch, Detections
@@ -34,6 +32,9 @@ HEAD = re.compile(
     r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
     r"|enc_out_class_embed|enc_out_bbox_embed|denoising_class_embed)"
 )
+GROUPS = ("lw_detr", "rf_detr")  # in training they have several groups of queries, each of which finds every object
+KINDS = (*EVERY_LAYER, *PLAIN_PIXELS, *GROUPS, "yolos")
+LATER = re.compile(r"layer[234]|stages\.[123]")  # the stages of a ResNet that train, as timm and transformers name them
 SIDE = 640  # pixels, of a model without a processor
 
 
@@ -42,9 +43,9 @@ class Transformers:
 
     library = "transformers"
 
-    def __init__(self, config: Any, processor: Any, side: int) -> None:
+    def __init__(self, config: Any, processor: Any, side: int, masks: bool = False) -> None:
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
-        self.config, self.processor, self.side = config, processor, side
+        self.config, self.processor, self.side, self.masks = config, processor, side, masks
         self.softmax = config.model_type in SOFTMAX
         normal = bool(getattr(processor, "do_normalize", False))
         self.mean = torch.tensor(processor.image_mean if normal else [0.0] * 3)[:, None, None]
@@ -63,9 +64,20 @@ class Transformers:
             scale = torch.tensor([image.width, image.height, image.width, image.height], dtype=torch.float32)
             low, high = (corners / scale).clamp(0, 1).chunk(2, dim=1)
             solid = (high > low).all(1)  # rounding may leave a box without area, for which GIoU is not defined
+            if self.masks:
+                shapes = [mask for mask, kept in zip(example["masks"], keep, strict=True) if kept]
+                found["masks"] = self._stretched(shapes)[solid]
             found["boxes"] = torch.cat([(low + high) / 2, high - low], 1)[solid]
             found["class_labels"] = torch.from_numpy(np.asarray(example["classes"], dtype=np.int64)[keep])[solid]
         return found
+
+    def _stretched(self, masks: Sequence[np.ndarray]) -> Tensor:
+        """Masks of an image at the size of the model's input, [n, side, side]."""
+        from PIL import Image
+
+        square = (self.side, self.side)
+        found = [np.asarray(Image.fromarray(mask).resize(square, Image.Resampling.NEAREST)) for mask in masks]
+        return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, *square, dtype=torch.uint8)
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
         batch: Batch = {
@@ -75,12 +87,18 @@ class Transformers:
         if all("boxes" in one for one in examples):
             batch["boxes"] = [one["boxes"] for one in examples]
             batch["class_labels"] = [one["class_labels"] for one in examples]
+            if self.masks:
+                batch["masks"] = [one["masks"] for one in examples]
         return batch
 
     def counts(self, batch: Batch) -> dict[str, float]:
         found = {"boxes": float(sum(map(len, batch["boxes"])))}
         if self.softmax:
             found["class_weight"] = self._class_weight(batch)
+        if self.config.model_type == "d_fine":
+            queries = self.config.num_queries
+            found["queries"] = float(queries * len(batch["boxes"]))
+            found["matched"] = float(sum(min(len(boxes), queries) for boxes in batch["boxes"]))
         return found
 
     def _class_weight(self, batch: Batch) -> float:
@@ -98,13 +116,19 @@ class Transformers:
             {"boxes": boxes.to(device), "class_labels": classes.to(device)}
             for boxes, classes in zip(batch["boxes"], batch["class_labels"], strict=True)
         ]
+        if self.masks:
+            for label, masks in zip(labels, batch["masks"], strict=True):
+                label["masks"] = masks.to(device)
         output = model(pixel_values=batch["pixel_values"], labels=labels)
-        own = sum(map(len, batch["boxes"]))
-        # the library divided by this number, which only the real-time models count on one process alone
-        divided = max(1.0, float(own) if self.config.model_type in PLAIN_PIXELS else _mean_over_processes(own, device))
-        of_boxes = divided / max(1.0, counts["boxes"])
+        of_boxes = self._divided(batch, device) / max(1.0, counts["boxes"])
+        if self.masks:
+            # without an object the library's losses of masks are empty tensors, and so is its sum
+            total: Tensor = self._with_masks(output.loss_dict) * of_boxes
+            return total
         if not self.softmax:
-            total: Tensor = output.loss * of_boxes
+            total = output.loss * of_boxes
+            if self.config.model_type == "d_fine":
+                total = total + losses.distillation(output.loss_dict, counts["matched"], counts["queries"])
             return total
         of_classes = self._class_weight(batch) / counts["class_weight"]
         weights = {
@@ -119,13 +143,36 @@ class Transformers:
         ]
         return torch.stack(parts).sum()
 
+    def _divided(self, batch: Batch, device: Any) -> float:
+        """What the library divided the loss by, for each group of queries."""
+        own = float(sum(map(len, batch["boxes"])))
+        if self.config.model_type in PLAIN_PIXELS:  # their loss counts the boxes of its own process
+            return max(1.0, own)
+        groups = self.config.group_detr if self.config.model_type in GROUPS else 1
+        return max(1.0, groups * losses.mean_over_processes(own, device)) / groups
+
+    def _with_masks(self, parts: Mapping[str, Tensor]) -> Tensor:
+        weights = {
+            "loss_ce": self.config.class_loss_coefficient,
+            "loss_bbox": self.config.bbox_loss_coefficient,
+            "loss_giou": self.config.giou_loss_coefficient,
+            "loss_mask_ce": self.config.mask_class_loss_coefficient,
+            "loss_mask_dice": self.config.mask_dice_loss_coefficient,
+        }
+        found = [
+            value.sum() * weights[kind]
+            for name, value in parts.items()
+            if (kind := re.sub(r"_(\d+|enc)$", "", name)) in weights
+        ]
+        return torch.stack(found).sum()
+
     @torch.no_grad()
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
         device = next(model.parameters()).device
         output = model(pixel_values=batch["pixel_values"].to(device))
         logits, boxes = output.logits.float().cpu(), output.pred_boxes.float().cpu()
         found = []
-        for of_image, places, (height, width) in zip(logits, boxes, batch["sizes"], strict=True):
+        for number, (of_image, places, (height, width)) in enumerate(zip(logits, boxes, batch["sizes"], strict=True)):
             if self.softmax:
                 scores, classes = of_image.softmax(-1)[:, :-1].max(-1)
                 scores, queries = scores.topk(min(MOST, len(scores)))
@@ -136,11 +183,16 @@ class Transformers:
             centres, sides = places[queries].chunk(2, dim=1)
             corners = torch.cat([centres - sides / 2, centres + sides / 2], 1).clamp(0, 1)
             corners = corners * torch.tensor([width, height, width, height], dtype=torch.float32)
-            found.append(Detections(corners.numpy(), scores.numpy(), classes.numpy()))
+            masks = None
+            if self.masks:
+                masks = _run_lengths(output.pred_masks[number].float().cpu()[queries], (height, width))
+            found.append(Detections(corners.numpy(), scores.numpy(), classes.numpy(), masks))
         return found
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         heads = [module for name, module in model.named_modules() if HEAD.fullmatch(name)]
+        if self.masks:
+            heads += [module for name, module in model.named_children() if name != "model"]
         own = {id(part) for head in heads for part in head.modules()}
         trunk = pretrained.trunk(model)
         return [*[block for block in model_layers.blocks(trunk) if id(block) not in own], nn.ModuleList(heads)]
@@ -152,56 +204,60 @@ class Transformers:
 
 def build(source: Any, labels: list[str], image_size: int | None, masks: bool) -> tuple[nn.Module, Transformers]:
     """A detector of a folder, or of a configuration with random weights. Raises ModelError."""
-    from transformers import AutoModelForObjectDetection
-
+    auto = _auto(masks)
     config = _checked(pretrained.read_config(source.folder, source.config), source.folder, masks)
     known = [str(config.id2label[index]) for index in range(config.num_labels)]
     read = None
     if source.folder is not None and not source.random:
-        read = pretrained.load_model(
-            AutoModelForObjectDetection, source.folder, config, lambda model: nn.ModuleList(), random=False
-        )
+        read = pretrained.load_model(auto, source.folder, config, lambda model: nn.ModuleList(), hint=HINT)
     processor, side = _processor(source.folder, config, image_size)
     if read is None or known != labels:
         wanted = type(config).from_dict(config.to_dict())
         pretrained.name_classes(wanted, labels)
         try:
-            model: Any = AutoModelForObjectDetection.from_config(wanted)
-        except (ValueError, TypeError, KeyError, RuntimeError) as error:
-            raise ModelError(f"a detector cannot be built from this configuration: {error}") from None
+            model: Any = auto.from_config(wanted)
+        except Exception as error:  # the libraries of backbones raise many kinds
+            what = "model.config" if source.folder is None else pretrained.called(source.folder)
+            raise ModelError(f"{what}: no detector can be built: {pretrained.first_line(error)}") from error
         if read is not None:
             _take_over(read, model, known, labels)
         config = wanted
     else:
         model = read
-    _in_float32(model)
-    return model, Transformers(config, processor, side)
+    _freeze(model, stem=source.folder is not None and not source.random)
+    losses.in_float32(model)
+    return model, Transformers(config, processor, side, masks)
 
 
 def load(folder: Path, masks: bool) -> tuple[nn.Module, Transformers]:
     """Load a model folder in eval mode. Raises ModelError."""
-    from transformers import AutoModelForObjectDetection
-
     config = _checked(pretrained.read_config(folder, None), folder, masks)
-    model: Any = pretrained.load_model(
-        AutoModelForObjectDetection, folder, config, lambda model: nn.ModuleList(), random=False
-    )
-    _in_float32(model)
-    return model.eval(), Transformers(config, *_processor(folder, config, None))
+    model: Any = pretrained.load_model(_auto(masks), folder, config, lambda model: nn.ModuleList(), hint=HINT)
+    _freeze(model, stem=True)
+    losses.in_float32(model)
+    return model.eval(), Transformers(config, *_processor(folder, config, None), masks)
+
+
+HINT = "is it a detector of this kind?"
+
+
+def _auto(masks: bool) -> Any:
+    from transformers import AutoModelForInstanceSegmentation, AutoModelForObjectDetection
+
+    return AutoModelForInstanceSegmentation if masks else AutoModelForObjectDetection
 
 
 def _checked(config: Any, folder: Path | None, masks: bool) -> Any:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as KINDS
-
-    kind = config.model_type
+    kind, what = config.model_type, pretrained.called(folder)
     if kind == "deimv2":
-        raise ModelError("DEIMv2 of transformers scores near zero with the published weights: take another detector")
-    if kind not in KINDS:
-        raise ModelError(f"{pretrained.called(folder)}: {kind} is no model for object detection")
-    if masks:
         raise ModelError(
-            f"{pretrained.called(folder)}: {kind} finds boxes only; for masks take torchvision/maskrcnn_..."
+            f"{what}: DEIMv2 of transformers scores near zero with the published weights; "
+            "take the one of libreyolo: a model folder of model_type libreyolo, architecture deimv2"
         )
+    if kind not in KINDS:
+        raise ModelError(f"{what}: a {kind} model does not find objects; choose one of {', '.join(KINDS)}")
+    if masks and kind != "rf_detr":
+        raise ModelError(f"{what}: a {kind} model finds boxes only; for masks choose rf_detr or torchvision's maskrcnn")
     if kind in EVERY_LAYER:
         config.auxiliary_loss = True
     return config
@@ -209,14 +265,20 @@ def _checked(config: Any, folder: Path | None, masks: bool) -> Any:
 
 def _processor(folder: Path | None, config: Any, image_size: int | None) -> tuple[Any, int]:
     """The image processor, set to stretch images to a square, and the side of the square."""
-    from transformers import AutoImageProcessor, DetrImageProcessor, RTDetrImageProcessor
+    from transformers import IMAGE_PROCESSOR_MAPPING, AutoImageProcessor, RTDetrImageProcessor
 
     own = folder is not None and (folder / "preprocessor_config.json").is_file()
     processor: Any
     if own:
-        processor = AutoImageProcessor.from_pretrained(folder)
+        try:
+            processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # a damaged file raises many kinds
+            what = f"{pretrained.called(folder)}: preprocessor_config.json cannot be read"
+            raise ModelError(f"{what}: {pretrained.first_line(error)}") from error
+    elif config.model_type in PLAIN_PIXELS:
+        processor = RTDetrImageProcessor()
     else:
-        processor = RTDetrImageProcessor() if config.model_type in PLAIN_PIXELS else DetrImageProcessor()
+        processor = IMAGE_PROCESSOR_MAPPING[type(config)]["torchvision"]()
     given = {key: value for key, value in dict(processor.size).items() if value}
     side = image_size or (min(given.get("height", 0), given.get("width", 0)) or given.get("shortest_edge", SIDE))
     if not own and image_size is None:
@@ -224,6 +286,21 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> tupl
     processor.size = {"height": int(side), "width": int(side)}
     processor.do_pad = False
     return processor, int(side)
+
+
+def _freeze(model: Any, stem: bool) -> None:
+    """Freeze what does not train: constants of D-FINE, and with `stem` the stem and first stage of DETR's ResNet.
+
+    transformers does not: `from_pretrained` lets all parameters train, and a ResNet from a configuration is frozen
+    entirely, because the names of its stages have changed. A random stem has to train.
+    """
+    kind, backbone = model.config.model_type, getattr(model.config, "backbone_config", None)
+    resnet = "resnet" in f"{getattr(backbone, 'model_type', '')} {getattr(backbone, 'backbone', '')}"
+    for name, parameter in model.named_parameters():
+        if kind == "d_fine" and name.endswith((".up", ".reg_scale")):
+            parameter.requires_grad_(False)
+        elif kind in EVERY_LAYER and resnet and ".backbone." in name:
+            parameter.requires_grad_(not stem or LATER.search(name) is not None)
 
 
 def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list[str]) -> None:
@@ -246,32 +323,13 @@ def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list
             tensor.copy_(given)
 
 
-def _in_float32(model: Any) -> None:
-    """Compute the loss in float32, also under autocast: objects are matched in NumPy, which has no bfloat16."""
-    computed: Callable[..., Any] = model.loss_function
+def _run_lengths(logits: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Masks of small logits as COCO's run lengths at the size of the original image."""
+    from pycocotools import mask as coco
 
-    def in_float32(*given: Any, **named: Any) -> Any:
-        device = next(model.parameters()).device.type
-        with torch.autocast(device, enabled=False):
-            return computed(*map(_float32, given), **{name: _float32(value) for name, value in named.items()})
-
-    model.loss_function = in_float32
-
-
-def _float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_float32, value))
-    if isinstance(value, dict):
-        return {key: _float32(one) for key, one in value.items()}
-    return value
-
-
-def _mean_over_processes(number: int, device: Any) -> float:
-    """The mean of a number over all processes, as transformers' losses take it."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return float(number)
-    total = torch.tensor(float(number), device=device)
-    torch.distributed.all_reduce(total)
-    return float(total) / torch.distributed.get_world_size()
+    found = []
+    for one in logits:
+        full = nn.functional.interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0] > 0
+        run = coco.encode(np.asfortranarray(full.numpy().astype(np.uint8)))
+        found.append({"size": [int(side) for side in run["size"]], "counts": run["counts"].decode()})
+    return found

@@ -93,7 +93,8 @@ def _impossible(fields: dict[str, Any], usual: dict[str, Any]) -> str:
                 return f"{name}: {wrong}"
         if type(value) is not int or not _COUNTS.fullmatch(name) or (type(like) is int and like < 1):
             continue
-        least = 1 if type(like) is int and "layers" not in name else 0
+        none_is_usual = "layers" in name or name == "num_denoising"  # RT-DETR trains without noisy boxes too
+        least = 1 if type(like) is int and not none_is_usual else 0
         if value < least:
             return f"{name} is {value}, and must be {least} or more: take the config.json that the model came with"
     return ""

@@ -19,6 +19,7 @@ from pipelines.utils.formatting import short
 # The files that mark a model folder: of transformers or timm, of a diffusers pipeline, of a diffusers adapter.
 JSON = ("config.json", "model_index.json")
 DESCRIBED = (*JSON, LORA)
+LIBRARIES = ("torchvision", "libreyolo")  # a `model_type` that is itself the name of the model's library
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""Configurations of transformers' detectors with few parameters, and made-up examples for them."""
+"""Configurations of transformers' detectors with few parameters, their folders, and made-up examples for them."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +63,27 @@ YOLOS = {
     "image_size": [64, 64],
     "patch_size": 16,
     "num_detection_tokens": 10,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
+VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
+GROUPED = {
+    "d_model": 16,
+    "decoder_layers": 2,
+    "decoder_self_attention_heads": 2,
+    "decoder_cross_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "num_queries": 10,
+    "group_detr": 3,
+    "dropout": 0.0,
+}
+LW_VIT = {
+    "model_type": "lw_detr_vit",
+    "pretrain_image_size": 64,
+    "num_windows": 4,
+    "out_features": ["stage1", "stage2"],
+}
+DINO = {"model_type": "rf_detr_dinov2", "patch_size": 16, "num_windows": 2, "out_features": ["stage1", "stage2"]}
 CONFIGS: dict[str, dict[str, Any]] = {
     "detr": {"backbone_config": {"model_type": "resnet", **RESNET, "out_features": ["stage4"]}, **DETR},
     "conditional_detr": {"backbone_config": {"model_type": "resnet", **RESNET, "out_features": ["stage4"]}, **DETR},
@@ -70,26 +92,46 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "rt_detr": {"backbone_config": {"model_type": "rt_detr_resnet", **RESNET}, **RT_DETR},
     "rt_detr_v2": {"backbone_config": {"model_type": "rt_detr_resnet", **RESNET}, **RT_DETR},
     "d_fine": {"backbone_config": HGNET, **RT_DETR, "encoder_in_channels": [24, 32, 40]},
+    "lw_detr": {"backbone_config": {**VIT, **LW_VIT}, "projector_scale_factors": [1.0], **GROUPED},
+    "rf_detr": {"backbone_config": {**VIT, **DINO}, "intermediate_size": 16, **GROUPED},
 }
 CONFIGS = {kind: {"model_type": kind, **fields} for kind, fields in CONFIGS.items()}
 
 
+def detector(folder: Path, kind: str, labels: Sequence[str], masks: bool = False, side: int = 128) -> Path:
+    """The folder of such a model with random weights."""
+    import torch
+
+    from pipelines.models import detection
+    from pipelines.models.source import Weights
+
+    torch.manual_seed(0)
+    model, family = detection.build(Weights(None, CONFIGS[kind], True), labels, side, masks)
+    folder.mkdir(parents=True, exist_ok=True)
+    family.save(model, folder)
+    return folder
+
+
 def examples(objects: tuple[int, ...] = (3, 0, 1, 2), seed: int = 0) -> list[dict[str, Any]]:
-    """Images of noise, 100 x 80 pixels, with this many boxes of three classes."""
+    """Images of noise, 100 x 80 pixels, with this many boxes of three classes; their masks are rectangles."""
     rng = np.random.default_rng(seed)
     found = []
     for number, count in enumerate(objects):
         corner, sides = rng.uniform(0, 50, (count, 2)), rng.uniform(10, 30, (count, 2))
+        boxes = np.concatenate([corner, corner + sides], 1).astype(np.float32)
+        masks = np.zeros((count, 80, 100), dtype=np.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.round().astype(int), strict=True):
+            mask[top:bottom, left:right] = 1
         found.append(
             {
                 "id": str(number),
                 "row": number,
                 "image": Image.fromarray(rng.integers(0, 255, (80, 100, 3), dtype=np.uint8)),
-                "boxes": np.concatenate([corner, corner + sides], 1).astype(np.float32),
+                "boxes": boxes,
                 "classes": rng.integers(0, 3, count),
                 "crowd": np.zeros(count, dtype=bool),
                 "area": sides.prod(1).astype(np.float32),
-                "masks": None,
+                "masks": list(masks),
                 "size": (80, 100),
             }
         )

@@ -1,7 +1,9 @@
-"""Attention and dropout on a CPU: the library's results, exact gradients, one draw per seed, no trace in the files."""
+"""Attention, dropout and norms on a CPU: the library's results, exact gradients, one draw per seed, the same files."""
 
+import copy
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForQuestionAnswering, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForQuestionAnswering,
+    CvtConfig,
+    CvtForImageClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pipelines.models import cpu_kernels
@@ -108,6 +118,72 @@ def test_group_norm_takes_every_mix_of_types(kinds: tuple[torch.dtype, torch.dty
         out.float().square().sum().backward()
     assert images.grad is not None
     assert images.grad.dtype == kinds[0]
+
+
+def tokens_of(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.BatchNorm3d])
+def test_gradients_of_one_image_are_half_of_those_of_two_equal_images(
+    kind: type[nn.Module], trains: bool, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    deep = kind is nn.BatchNorm3d
+    layers = nn.ModuleList([nn.Conv3d(3, 8, 3) if deep else nn.Conv2d(3, 8, 3), kind(8), nn.LayerNorm(8)])
+    layers.double().train(trains)
+    image = torch.randn(1, 3, *([6] if deep else []), 8, 6).double()
+    if channels_last:
+        image = image.to(memory_format=torch.channels_last_3d if deep else torch.channels_last)
+    cpu_kernels.install(layers, CPU)
+
+    def gradients(images: torch.Tensor) -> list[torch.Tensor]:
+        layers.zero_grad()
+        found = layers[2](tokens_of(layers[1](layers[0](images))))
+        (found * torch.linspace(-1, 1, found[0].numel()).view(found[0].shape).cos()).sum().backward()
+        return [p.grad.clone() for p in layers.parameters() if p.grad is not None]
+
+    one, two = gradients(image), gradients(torch.cat([image, image]))
+    assert len(one) == 6
+    for single, double in zip(one, two, strict=True):
+        torch.testing.assert_close(single, double / 2)
+
+
+def test_gradients_of_one_image_are_exact_in_a_published_architecture() -> None:
+    torch.manual_seed(0)
+    config = CvtConfig(embed_dim=[8, 16, 24], num_heads=[1, 1, 1], depth=[1, 2, 3], drop_path_rate=[0.0] * 3)
+    model = CvtForImageClassification(config).double().eval()
+    cpu_kernels.install(model, CPU)
+    cpu_kernels.install(model, CPU)
+    assert {len(part._forward_hooks) for part in model.modules() if isinstance(part, nn.BatchNorm2d)} == {1}
+    image, found = torch.randn(1, 3, 64, 64).double(), []
+    for images in (image, torch.cat([image, image])):
+        model.zero_grad()
+        model(images).logits[:, 0].mean().backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for single, double in zip(*found, strict=True):
+        torch.testing.assert_close(single, double)
+
+
+def test_a_batch_norm_is_saved_copied_and_compiled_as_before() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)).eval()
+    names, image = list(model.state_dict()), torch.randn(1, 3, 8, 8)
+    before = model(image)
+    cpu_kernels.install(model, CPU)
+    assert list(model.state_dict()) == names
+    assert torch.equal(copy.deepcopy(model)(image), before)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=keep, fullgraph=True)
+    assert torch.equal(compiled(image), before)
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,15 +1,20 @@
 """Detectors of transformers: losses that add up, heads that keep known classes, folders that load again."""
 
+import copy
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModelForObjectDetection, RfDetrForInstanceSegmentation
 
 from pipelines.errors import ModelError
-from pipelines.models import detection
+from pipelines.models import cpu_kernels, detection
 from pipelines.models.detection_transformers import HEAD
 from pipelines.models.source import Weights
 from tests.support.tiny_detectors import CONFIGS, examples
@@ -29,20 +34,71 @@ def batch_of(family: Any, some: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def settled(kind: str, masks: bool = False) -> tuple[Any, Any]:
+    """A detector whose loss depends on each image alone: no noisy boxes, and a BatchNorm that does not move.
+
+    Its features have a usual size, so that gradients reach all layers.
+    """
+    torch.manual_seed(0)
+    fields = CONFIGS[kind] | ({"num_denoising": 0} if "num_denoising" in CONFIGS[kind] else {})
+    model, family = detection.build(Weights(None, fields), LABELS, 128, masks)
+    cpu_kernels.install(model, torch.device("cpu"))
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and parameter.requires_grad:
+            torch.nn.init.xavier_uniform_(parameter)
+    norms = [module for module in model.train().modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    some = batch_of(family, examples((3, 1, 2)))
+    with torch.no_grad():
+        family.loss(model, some, family.counts(some))
+    for norm in norms:
+        norm.eval()
+    return model, family
+
+
+def step(model: Any, family: Any, parts: list[list[dict[str, Any]]]) -> tuple[float, dict[str, Tensor]]:
+    """The loss and the gradients of one step with these micro-batches."""
+    model.zero_grad()
+    batches = [batch_of(family, part) for part in parts]
+    each = [family.counts(batch) for batch in batches]
+    counts = {name: sum(one[name] for one in each) for name in each[0]}
+    losses = [family.loss(model, batch, counts) for batch in batches]
+    torch.stack(losses).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return sum(loss.item() for loss in losses), gradients
+
+
+def size(tensors: Iterable[Tensor]) -> float:
+    return torch.stack([tensor.norm() for tensor in tensors]).norm().item()
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_losses_of_micro_batches_add_up(kind: str) -> None:
-    model, family = built(kind)
-    model.eval()
-    model.config.num_denoising = 0  # noisy boxes depend on the largest number of boxes in the micro-batch
-    some = examples()
-    counts = family.counts(batch_of(family, some))
-    assert counts["boxes"] == 6
-    whole = family.loss(model, batch_of(family, some), counts)
-    assert whole.isfinite()
-    assert whole > 0
-    for cut in ([some[:1], some[1:]], [some[:2], some[2:3], some[3:]], [[one] for one in some]):
-        parts = [family.loss(model, batch_of(family, part), counts) for part in cut]
-        assert torch.stack(parts).sum().item() == pytest.approx(whole.item(), rel=1e-5)
+def test_losses_and_gradients_of_micro_batches_add_up(kind: str) -> None:
+    model, family = settled(kind)
+    some = examples((3, 0, 1, 2, 0, 12))  # 12 boxes are more than there are queries
+    loss, gradients = step(model, family, [some])
+    assert loss > 0
+    for cut in ([some[:1], some[1:2], some[2:4], some[4:]], [[one] for one in some]):  # [0 boxes] and [one image]
+        parts, of_parts = step(model, family, cut)
+        assert parts == pytest.approx(loss, rel=1e-5)
+        assert gradients.keys() == of_parts.keys()
+        assert size(gradients[name] - of_parts[name] for name in gradients) < 1e-3 * size(gradients.values())
+
+
+def test_masks_train_and_their_losses_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, family = settled("rf_detr", masks=True)
+    family.config = copy.deepcopy(model.config)
+    # the library compares masks at more points if there are more images, so objects are matched by their boxes alone
+    model.config.mask_class_loss_coefficient = model.config.mask_dice_loss_coefficient = 0
+    some = examples((3, 0, 1, 2))
+    middle = torch.full((1,), 0.5)
+    monkeypatch.setattr(torch, "rand", lambda *size, device=None: middle.expand(*size).clone())  # points of masks
+    loss, gradients = step(model, family, [some])
+    assert size(of for name, of in gradients.items() if "segmentation" in name) > 0
+    parts, of_parts = step(model, family, [some[:1], some[1:2], some[2:]])
+    assert parts == pytest.approx(loss, rel=1e-5)
+    assert size(gradients[name] - of_parts[name] for name in gradients) < 1e-3 * size(gradients.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,6 +120,52 @@ def test_a_saved_model_loads_again_and_finds_the_same(kind: str, tmp_path: Path)
         assert one.boxes.min() >= 0
         assert one.boxes[:, 2].max() <= 100
         assert one.boxes[:, 3].max() <= 80
+
+
+def test_masks_are_found_at_the_size_of_the_image_and_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, family = detection.build(Weights(None, CONFIGS["rf_detr"]), LABELS, 128, masks=True)
+    batch = batch_of(family, examples((3, 0)))
+    assert [len(masks) for masks in batch["masks"]] == [3, 0]
+    assert batch["masks"][0].shape == (3, 128, 128)
+    boxes = batch["boxes"][0] * 128
+    inside = batch["masks"][0].sum((1, 2)) / boxes[:, 2:].prod(1)  # a mask fills its box
+    assert inside.tolist() == pytest.approx([1.0] * 3, abs=0.15)
+    before = family.detect(model.eval(), batch)
+    family.save(model, tmp_path)
+    assert type(RfDetrForInstanceSegmentation.from_pretrained(tmp_path)) is type(model)
+    again, other = detection.load(tmp_path, masks=True)
+    after = other.detect(again, batch)
+    for one, two in zip(before, after, strict=True):
+        assert one.masks is not None
+        assert one.masks == two.masks
+        assert len(one.masks) == len(one.scores)
+        shapes = coco_mask.decode(one.masks)
+        assert shapes.shape[:2] == (80, 100)
+        assert 0 < shapes.mean() < 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_reads_the_folder_and_finds_the_same_boxes(kind: str, tmp_path: Path) -> None:
+    model, family = built(kind)
+    family.save(model.eval(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    published, info = AutoModelForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    processor, one = AutoImageProcessor.from_pretrained(tmp_path), examples((1,))[0]
+    with torch.no_grad():
+        output = published(**processor(images=one["image"], return_tensors="pt"))
+    (theirs,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[one["size"]])
+    (ours,) = family.detect(model, batch_of(family, [one]))
+    best = theirs["scores"].argsort(descending=True)[:3]
+    np.testing.assert_allclose(ours.scores[:3], theirs["scores"][best], atol=2e-3)
+    # resizing differs by one of 255 steps
+    np.testing.assert_allclose(ours.boxes[0], theirs["boxes"][best[0]].clamp(min=0), atol=0.5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,6 +194,41 @@ def test_layers_are_blocks_and_the_head(kind: str) -> None:
     of_head = {id(p) for p in head.parameters()}
     assert of_head
     assert not of_head & {id(p) for block in blocks for p in block.parameters()}
+
+
+@pytest.mark.parametrize("kind", ["detr", "conditional_detr", "deformable_detr"])
+def test_the_stem_of_published_weights_is_frozen_and_a_random_one_trains(kind: str, tmp_path: Path) -> None:
+    model, family = built(kind)
+    backbone = {name: p for name, p in model.named_parameters() if "backbone" in name}
+    assert all(p.requires_grad for p in backbone.values())
+    family.save(model, tmp_path)
+    for labels in (LABELS, ["ant"]):  # the same head, and a new one
+        read, _ = detection.build(Weights(tmp_path, None), labels, None)
+        trains = {name: p.requires_grad for name, p in read.named_parameters()}
+        assert [name for name in backbone if not trains[name]] == [
+            name for name in backbone if "embedder" in name or "stages.0" in name
+        ]
+        assert any(trains[name] for name in backbone)
+        assert all(value for name, value in trains.items() if name not in backbone)
+    drawn, _ = detection.build(Weights(tmp_path, None, True), LABELS, None)
+    assert all(p.requires_grad for p in drawn.parameters())
+
+
+def test_constants_of_d_fine_do_not_train(tmp_path: Path) -> None:
+    model, family = built("d_fine")
+    family.save(model, tmp_path)
+    read, _ = detection.build(Weights(tmp_path, None), LABELS, None)
+    for one in (model, read):
+        fixed = {name.rsplit(".", 1)[1] for name, p in one.named_parameters() if not p.requires_grad}
+        assert fixed == {"up", "reg_scale"}
+
+
+def test_a_detector_may_train_without_noisy_boxes() -> None:
+    model, family = detection.build(Weights(None, CONFIGS["rt_detr"] | {"num_denoising": 0}), LABELS, 128)
+    batch = batch_of(family, examples())
+    assert family.loss(model.train(), batch, family.counts(batch)).isfinite()
+    with pytest.raises(ModelError, match="num_denoising is -1, and must be 0 or more"):
+        detection.build(Weights(None, CONFIGS["rt_detr"] | {"num_denoising": -1}), LABELS, 128)
 
 
 def test_a_step_in_bfloat16_has_gradients() -> None:
@@ -125,9 +262,9 @@ def test_four_images_are_learned_by_heart() -> None:
 def test_models_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="DEIMv2 of transformers scores near zero"):
         detection.build(Weights(None, {"model_type": "deimv2"}), LABELS, 128)
-    with pytest.raises(ModelError, match="bert is no model for object detection"):
+    with pytest.raises(ModelError, match="a bert model does not find objects; choose one of detr, "):
         detection.build(Weights(None, {"model_type": "bert"}), LABELS, 128)
-    with pytest.raises(ModelError, match="yolos finds boxes only"):
+    with pytest.raises(ModelError, match="a yolos model finds boxes only; for masks choose rf_detr"):
         detection.build(Weights(None, CONFIGS["yolos"]), LABELS, 128, masks=True)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):
