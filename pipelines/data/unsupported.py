@@ -9,8 +9,10 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from pipelines.data.files import all_files, printable
+from pipelines.data.files import all_files, ends, printable
 from pipelines.data.media import AUDIO, IMAGES, VIDEOS_WITH_SOUND
+from pipelines.utils.formatting import printable as printable_text
+from pipelines.utils.formatting import short
 
 LOOKED_AT = 2000  # files that decide
 _START = 1 << 16  # bytes of a file that decide
@@ -57,6 +59,28 @@ def seen(path: Path) -> str | None:
     return _coco(files) or _voc(files) or _yolo(images) or _masks(images)
 
 
+def without_boxes(path: Path) -> str:
+    """Why data are in none of the layouts of boxes, for a message; "" if no file tells it."""
+    files = [path] if path.is_file() else list(islice(all_files(path), LOOKED_AT))
+    for file in files:
+        kind, name = file.suffix.lower(), short(printable(file.name), 60)
+        if kind == ".json":
+            start = ends(file).lstrip(b"\xef\xbb\xbf \r\n\t").rstrip()
+            if not start.startswith(b"{"):
+                sign = printable_text(start[:1].decode("ascii", "replace"))
+                return f"{name} begins with {sign}, not {{" if sign else f"{name} is empty"
+            if not start.endswith(b"}"):
+                return f"{name} is cut off: its end is missing"
+            return f"{name} has no images with annotations and categories"
+        if kind == ".csv":
+            head = ends(file).splitlines()[:1]
+            columns = printable_text(head[0].decode("utf-8", "replace")) if head else ""
+            return f"{name} begins with the line {short(columns, 80)!r}"
+        if kind == ".xml":
+            return f"{name} has no <bndbox>"
+    return ""
+
+
 def _suffix(file: Path) -> str:
     """The suffix that tells the kind: that of the file inside of a .gz, unless it is a table or text."""
     inner = file.with_suffix("") if file.suffix.lower() == ".gz" else file
@@ -67,13 +91,7 @@ def _coco(files: list[Path]) -> str | None:
     """Whether a JSON file has COCO's keys: `images` at its start, `annotations` there or at its end."""
     found, named = b"", None
     for file in (file for file in files if file.suffix.lower() == ".json"):
-        try:
-            with file.open("rb") as opened:
-                both = opened.read(_START)
-                opened.seek(max(0, file.stat().st_size - _START))
-                both += opened.read()
-        except OSError:
-            continue
+        both = ends(file)
         if both.lstrip().startswith(b"{") and b'"images"' in both and b'"annotations"' in both:
             found, named = found + both, file if named is None or b'"bbox"' in both else named
     if named is None:
