@@ -17,6 +17,7 @@ from PIL import Image
 from pipelines.config.recipe import DataSection
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec
+from tests.support import tiny_boxes
 from tests.support.box_layouts import coco, edit, labelme, open_images, table, voc, yolo
 from tests.support.command import Done, graft, refused
 
@@ -329,6 +330,16 @@ def test_boxes_for_a_task_without_them_are_refused_with_the_way_out(tmp_path: Pa
     spec = DataSpec(columns={"image": "image", "label": "text"})
     splits = load_splits(DataSection(id=str(data), format="imagefolder"), spec)
     assert splits.labels == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_detector_for_another_task_is_refused_with_the_tasks_that_take_it(saved: bool, tmp_path: Path) -> None:
+    recipe, model = tmp_path / "recipe.yaml", "torchvision/ssd300_vgg16"
+    if saved:
+        model = str(tiny_boxes.model(tmp_path / "model", "maskrcnn"))
+    recipe.write_text(RECIPE.format(task="image-classification", config="{model_type: resnet}"))
+    done = graft("check", recipe, "--data", classes(tmp_path / "data"), "--model", model)
+    refused(done, 2, "detector", "object-detection and instance-segmentation train them", "takes another model")
 
 
 # ---- counted ----
