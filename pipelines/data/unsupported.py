@@ -98,7 +98,7 @@ def _coco(files: list[Path]) -> str | None:
         return None
     if b'"bbox"' in found or b'"segmentation"' in found:
         what = "boxes and masks" if b'"segmentation"' in found else "boxes"
-        return f"photos with {what} in COCO's JSON ({printable(named.name)}) in an inner folder: give that folder"
+        return f"photos with {what} in COCO's JSON ({printable(named.name)}) in an inner folder (give that folder)"
     advice = "for captions, write them to a metadata.csv with the columns file_name and text"
     return f"photos with annotations in COCO's JSON ({printable(named.name)}; {advice})"
 
