@@ -9,7 +9,8 @@ the backbone, as torchvision does for its pretrained models.
 
 Other keys of a configuration: `image_size` (the longest side; every batch is padded to that square), `fpn_channels` and
 `anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once), and for R-CNN
-`proposals`, `samples` and `anchor_samples` per image.
+`proposals`, `samples` and `anchor_samples` per image. R-CNN on a timm backbone also has `head_channels` (of the two
+layers that classify a region; torchvision has 1,024) and `mask_channels` (of the four layers that draw a mask; 256).
 
 torchvision's own weights become a folder with a config.json of one's own and
 
@@ -20,6 +21,7 @@ for RetinaNet and FCOS.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,13 +37,15 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops.poolers import initLevelMapper
 
 from pipelines.errors import ModelError
 from pipelines.models import layers as model_layers
 from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
 from pipelines.models.pretrained import rows_of
+from pipelines.utils import shares
 
 ARCHITECTURES = (
     *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
@@ -50,6 +54,7 @@ ARCHITECTURES = (
     *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
 )
 WITH_TIMM = ("fasterrcnn", "retinanet", "maskrcnn")
+CHANNELS = ("head_channels", "mask_channels")  # of the heads of an R-CNN on a timm backbone
 SIDES = {  # shortest and longest side that torchvision resizes to
     "fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640),
     "ssd300_vgg16": (300, 300),
@@ -71,17 +76,19 @@ class _Prepared(nn.Module):
     """torchvision's place for resizing. The images come resized; here they are normalised and padded.
 
     With `canvas` every batch has that size, so that an image's result does not depend on the others in its batch.
+    With `tight`, batches in training are only as large as their images, which is faster.
     """
 
-    def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None) -> None:
+    def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None, tight: bool) -> None:
         super().__init__()
-        self.mean, self.spread, self.canvas = list(mean), list(spread), canvas
+        self.mean, self.spread, self.canvas, self.tight = list(mean), list(spread), canvas, tight
 
     def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-        height, width = (-(-(self.canvas or max(side)) // 32) * 32 for side in zip(*sizes, strict=True))
-        if self.canvas is not None and all(size == (self.canvas, self.canvas) for size in sizes):
-            height = width = self.canvas
+        canvas = None if self.tight and self.training else self.canvas
+        height, width = (-(-(canvas or max(side)) // 32) * 32 for side in zip(*sizes, strict=True))
+        if canvas is not None and all(size == (canvas, canvas) for size in sizes):
+            height = width = canvas
         mean = torch.tensor(self.mean, device=images[0].device)[:, None, None]
         spread = torch.tensor(self.spread, device=images[0].device)[:, None, None]
         pixels = torch.zeros(len(images), 3, height, width, device=images[0].device)
@@ -111,6 +118,32 @@ def _mean(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 class _Proposals(RegionProposalNetwork):
     """The loss is the mean over images of each image's loss. Anchors in crowds are no negatives."""
+
+    def filter_proposals(self, proposals: Any, objectness: Any, image_shapes: Any, num_anchors_per_level: Any) -> Any:
+        """torchvision's proposals. Overlaps are looked for among the best boxes first, and only in these if they do.
+
+        The time grows with the square of the number of boxes: on a CPU this was a quarter of a training step.
+        """
+        most = self.post_nms_top_n()
+        scores = objectness.detach().reshape(len(proposals), -1)
+        levels = torch.arange(len(num_anchors_per_level), device=scores.device)
+        levels = levels.repeat_interleave(torch.tensor(num_anchors_per_level, device=scores.device))
+        chosen = self._get_top_n_idx(scores, num_anchors_per_level)
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for boxes, score, best, shape in zip(proposals, scores, chosen, image_shapes, strict=True):
+            score, order = score[best].sigmoid().sort(descending=True, stable=True)
+            boxes, level = clip_boxes_to_image(boxes[best[order]], shape), levels[best[order]]
+            large = remove_small_boxes(boxes, self.min_size)
+            boxes, score, level = boxes[large], score[large], level[large]
+            count = 2 * most
+            while True:
+                kept = batched_nms(boxes[:count], score[:count], level[:count], self.nms_thresh)
+                if len(kept) >= most or count >= len(boxes):
+                    break
+                count *= 2
+            for places, values in zip(found, (boxes, score), strict=True):
+                places.append(values[kept[:most]])
+        return found
 
     def assign_targets_to_anchors(self, anchors: Any, targets: Any) -> Any:
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
@@ -206,6 +239,8 @@ class _Pyramid(nn.Module):
 def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int]) -> Any:
     """Faster R-CNN, Mask R-CNN or RetinaNet on a timm backbone."""
     from torchvision.models.detection import retinanet
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.ops import MultiScaleRoIAlign
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
@@ -222,14 +257,39 @@ def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int])
         head = retinanet.RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes)
         return RetinaNet(pyramid, classes, anchor_generator=anchors, head=head)
     names = [str(index) for index in pyramid.used]
-    shared = {
+    shared: dict[str, Any] = {
         "rpn_anchor_generator": anchors,
         "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
     }
+    wide = int(config.get("head_channels", 1024))
+    shared["box_head"] = TwoMLPHead(channels * 7**2, wide)
+    shared["box_predictor"] = FastRCNNPredictor(wide, classes + 1)
     if kind == "fasterrcnn":
-        return models.FasterRCNN(pyramid, classes + 1, **shared, **numbers)
-    pool = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
-    return models.MaskRCNN(pyramid, classes + 1, mask_roi_pool=pool, **shared, **numbers)
+        return models.FasterRCNN(pyramid, **shared, **numbers)
+    deep = int(config.get("mask_channels", 256))
+    shared["mask_roi_pool"] = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
+    shared["mask_head"] = MaskRCNNHeads(channels, (deep,) * 4, 1)
+    shared["mask_predictor"] = MaskRCNNPredictor(deep, deep, classes + 1)
+    return models.MaskRCNN(pyramid, **shared, **numbers)
+
+
+def _strides(model: Any, kind: str) -> list[int]:
+    """The strides of the feature maps from which an R-CNN takes its regions."""
+    if isinstance(model.backbone, _Pyramid):
+        return model.backbone.strides
+    return [32, 32] if "mobilenet" in kind else [4, 8, 16, 32]
+
+
+def _set_strides(heads: Any, strides: list[int]) -> None:
+    """Give the strides to the pooling of regions. It would take them from the first batch's images and feature maps.
+
+    These are wrong for images that are padded to a square: 640 x 360 in 640 x 640 seems to have half the stride.
+    """
+    for pool in (heads.box_roi_pool, heads.mask_roi_pool):
+        if pool is not None:
+            pool.scales = [1 / stride for stride in strides]
+            levels = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+            pool.map_levels = initLevelMapper(*levels, pool.canonical_scale, pool.canonical_level)
 
 
 def _network(config: Mapping[str, Any], classes: int) -> Any:
@@ -247,6 +307,11 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         if not has_regions or not isinstance(config[key], int) or config[key] < 1:
             raise ModelError(f"{key}: got {config[key]!r}; Faster and Mask R-CNN take a number from 1, others none")
         numbers.update(dict.fromkeys(names, config[key]))
+    for key in CHANNELS:
+        taken = has_regions and backbone and (key == "head_channels" or kind == "maskrcnn")
+        if key in config and (not taken or type(config[key]) is not int or not 1 <= config[key] <= 4096):
+            who = "Mask R-CNN" if key == "mask_channels" else "Faster and Mask R-CNN"
+            raise ModelError(f"{key}: got {config[key]!r}; {who} with a timm backbone take a number from 1 to 4096")
     model: Any
     if backbone:
         model = _with_timm(config, classes, numbers)
@@ -261,17 +326,20 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         model.backbone = freeze(model.backbone)
     size = config.get("image_size")
     if isinstance(model, SSD):
+        if not shares.asked():  # FSDP does not accept this memory. SSDlite on a CPU is 1.5 times as fast with it
+            model = model.to(memory_format=torch.channels_last)
         if size and size != 300:
             model.anchor_generator.steps = None  # they are pixels at 300
         model.size = (size or SIDES[str(kind)][0],) * 2
     canvas = model.size[0] if isinstance(model, SSD) else size
-    model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas)
+    model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas, has_regions)
     for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
         if type(model) is plain:
             model.__class__ = ours
     if has_regions:
         model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
         model.roi_heads.detections_per_img = MOST
+        _set_strides(model.roi_heads, _strides(model, str(kind)))
     else:
         model.detections_per_img = MOST
     return model
