@@ -7,10 +7,11 @@ with a timm model as `backbone`. torchvision's own .pth files are not read, beca
 BatchNorm is live, as torchvision has it for a model from random weights. `"frozen_batch_norm": true` freezes that of
 the backbone, as torchvision does for its pretrained models.
 
-Other keys of a configuration: `image_size` (the longest side; every batch is padded to that square), `fpn_channels` and
-`anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once), and for R-CNN
-`proposals`, `samples` and `anchor_samples` per image. R-CNN on a timm backbone also has `head_channels` (of the two
-layers that classify a region; torchvision has 1,024) and `mask_channels` (of the four layers that draw a mask; 256).
+Other keys of a configuration: `image_size` (the longest side; RetinaNet and FCOS pad every image to that square),
+`fpn_channels` and `anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once),
+and for R-CNN `proposals`, `samples` and `anchor_samples` per image. R-CNN on a timm backbone also has `head_channels`
+(of the two layers that classify a region; torchvision has 1,024) and `mask_channels` (of the four layers that draw a
+mask; 256).
 
 torchvision's own weights become a folder with a config.json of one's own and
 
@@ -75,20 +76,18 @@ CROWDED = 0.5  # part of an anchor in a crowd from which on it is no negative
 class _Prepared(nn.Module):
     """torchvision's place for resizing. The images come resized; here they are normalised and padded.
 
-    With `canvas` every batch has that size, so that an image's result does not depend on the others in its batch.
-    With `tight`, batches in training are only as large as their images, which is faster.
+    With `canvas` every batch has that size, so that the loss of an image does not depend on the others in its batch.
     """
 
-    def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None, tight: bool) -> None:
+    def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None) -> None:
         super().__init__()
-        self.mean, self.spread, self.canvas, self.tight = list(mean), list(spread), canvas, tight
+        self.mean, self.spread, self.canvas = list(mean), list(spread), canvas
 
     def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-        canvas = None if self.tight and self.training else self.canvas
-        height, width = (-(-(canvas or max(side)) // 32) * 32 for side in zip(*sizes, strict=True))
-        if canvas is not None and all(size == (canvas, canvas) for size in sizes):
-            height = width = canvas
+        height, width = (_up(self.canvas or max(side)) for side in zip(*sizes, strict=True))
+        if self.canvas is not None and all(size == (self.canvas, self.canvas) for size in sizes):
+            height = width = self.canvas
         mean = torch.tensor(self.mean, device=images[0].device)[:, None, None]
         spread = torch.tensor(self.spread, device=images[0].device)[:, None, None]
         pixels = torch.zeros(len(images), 3, height, width, device=images[0].device)
@@ -98,6 +97,11 @@ class _Prepared(nn.Module):
 
     def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
         return result
+
+
+def _up(side: int) -> int:
+    """The side of a padded image: a multiple of the largest stride of most backbones."""
+    return -(-side // 32) * 32
 
 
 def crowded(anchors: Tensor, crowds: Tensor) -> Tensor:
@@ -283,7 +287,7 @@ def _strides(model: Any, kind: str) -> list[int]:
 def _set_strides(heads: Any, strides: list[int]) -> None:
     """Give the strides to the pooling of regions. It would take them from the first batch's images and feature maps.
 
-    These are wrong for images that are padded to a square: 640 x 360 in 640 x 640 seems to have half the stride.
+    These are wrong for padded images: 640 x 360 in 640 x 640 seems to have half the stride.
     """
     for pool in (heads.box_roi_pool, heads.mask_roi_pool):
         if pool is not None:
@@ -331,8 +335,8 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         if size and size != 300:
             model.anchor_generator.steps = None  # they are pixels at 300
         model.size = (size or SIDES[str(kind)][0],) * 2
-    canvas = model.size[0] if isinstance(model, SSD) else size
-    model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas, has_regions)
+    canvas = model.size[0] if isinstance(model, SSD) else None if has_regions else size
+    model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas)
     for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
         if type(model) is plain:
             model.__class__ = ours
@@ -405,13 +409,19 @@ def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list
 
 
 class TorchvisionFamily:
-    """The loss is the mean over images. It adds up exactly over micro-batches for RetinaNet, FCOS and SSD without live
-    BatchNorm: each image is divided by its own foreground (torchvision divides FCOS and SSD by that of the batch).
+    """The loss is the mean over images. For RetinaNet, FCOS and SSD it adds up exactly over micro-batches if BatchNorm
+    is not live and `image_size` is given: each image is divided by its own foreground (torchvision divides FCOS and SSD
+    by that of the batch).
 
     Faster and Mask R-CNN: the proposal network is exact but for its random samples. The region heads average over the
     sampled proposals of the micro-batch, which is exact if every image fills its samples. The samples are drawn from
-    torch's generator, which the trainer seeds as for dropout. Crowds are never objects. Anchors and proposals of
-    RetinaNet and R-CNN that lie half in a crowd are no negatives; FCOS and SSD count them as background.
+    torch's generator, which the trainer seeds as for dropout. Batches are only as large as their images, as in
+    torchvision, and not squares; so the padding depends on the images of the micro-batch.
+
+    Crowds are never objects. Anchors and proposals of RetinaNet and R-CNN that lie half in a crowd are no negatives;
+    FCOS and SSD count them as background.
+
+    Detections never depend on other images: images of one padded size are detected together.
     """
 
     library = "torchvision"
@@ -423,6 +433,7 @@ class TorchvisionFamily:
         self.square = kind.startswith("ssd")
         self.sides = (size, size) if size else SIDES.get(kind, (800, 1333))
         self.masks = kind.startswith("maskrcnn")
+        self.canvas = self.square or (bool(size) and "rcnn" not in kind)
         self.offset = 0 if kind.startswith(("retinanet", "fcos")) else 1
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,9 +507,17 @@ class TorchvisionFamily:
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
         model.eval()
+        pixels: list[Tensor] = batch["pixels"]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(pixels):
+            key = () if self.canvas else tuple(_up(side) for side in image.shape[1:])
+            groups.setdefault(key, []).append(place)
+        found: list[Any] = [None] * len(pixels)
         with torch.no_grad():
-            found = model(_placed(model, batch["pixels"]))
-        pairs = zip(found, batch["pixels"], batch["size"], strict=True)
+            for places in groups.values():
+                for place, one in zip(places, model(_placed(model, [pixels[n] for n in places])), strict=True):
+                    found[place] = one
+        pairs = zip(found, pixels, batch["size"], strict=True)
         return [self._original(one, tuple(pixels.shape[1:]), size) for one, pixels, size in pairs]
 
     def _original(self, found: Mapping[str, Tensor], shape: Any, size: tuple[int, int]) -> Detections:

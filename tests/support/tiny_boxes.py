@@ -19,9 +19,7 @@ CORNERS = 24  # of the polygon of a circle
 UNDEFINED = frozenset({"ap_medium", "ap_large", "ar_medium", "ar_large"})  # all shapes are small
 
 
-def shapes(
-    folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4, largest: int | None = None
-) -> Path:
+def shapes(folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4, largest: int | None = None) -> Path:
     """A folder in COCO's layout. Every eighth image is empty; later shapes cover earlier ones.
 
     With `largest`, width and height are drawn between `size` and it.
@@ -81,7 +79,8 @@ def config(architecture: str) -> dict[str, Any]:
     if architecture != "maskrcnn":
         return {"model_type": "torchvision", "architecture": architecture}
     small = {"backbone": "mobilenetv3_small_050", "fpn_channels": 16, "proposals": 30, "samples": 16, "image_size": 96}
-    return {"model_type": "torchvision", "architecture": architecture, **small}
+    heads = {"head_channels": 64, "mask_channels": 16}
+    return {"model_type": "torchvision", "architecture": architecture, **small, **heads}
 
 
 def model(folder: Path, architecture: str) -> Path:

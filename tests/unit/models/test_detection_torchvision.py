@@ -181,7 +181,7 @@ def test_regions_are_taken_at_the_strides_of_the_feature_maps(architecture):
     heads = model.roi_heads
     for pool in (heads.box_roi_pool, heads.mask_roi_pool) if masks else (heads.box_roi_pool,):
         strides = [256 // maps[name].shape[-1] for name in pool.featmap_names if name in maps]
-        family.detect(model, family.collate([wide]))
+        family.detect(model, family.collate([wide, wide]))
         assert [1 / scale for scale in pool.scales] == strides
         assert [pool.map_levels.k_min, pool.map_levels.k_max] == [np.log2(strides[0]), np.log2(strides[-1])]
 
@@ -196,14 +196,30 @@ def test_heads_have_the_channels_of_the_configuration(tmp_path):
     assert heads.mask_predictor.mask_fcn_logits.in_channels == 8
 
 
-def test_batches_of_training_are_as_large_as_their_images():
-    """In evaluation all are squares, so that the result of an image does not depend on the others."""
+def test_only_dense_detectors_pad_to_a_square():
     sizes = {}
     for architecture in ("fasterrcnn", "retinanet"):
         model, family = detection.build(_source(architecture), ["a", "b"])
-        pixels = _batch(family, EXAMPLES[:1])["pixels"]
-        sizes[architecture] = [list(model.transform.train(m)(pixels)[0].tensors.shape[2:]) for m in (True, False)]
-    assert sizes == {"fasterrcnn": [[64, 96], [96, 96]], "retinanet": [[96, 96], [96, 96]]}
+        sizes[architecture] = list(model.transform(_batch(family, EXAMPLES[:1])["pixels"])[0].tensors.shape[2:])
+    assert sizes == {"fasterrcnn": [64, 96], "retinanet": [96, 96]}
+
+
+@pytest.mark.parametrize("size", [96, None])
+@pytest.mark.parametrize("architecture", ["fasterrcnn", "retinanet"])
+def test_detections_do_not_depend_on_other_images(architecture, size):
+    torch.manual_seed(0)
+    model, family = detection.build(_source(architecture, image_size=size), ["a", "b"])
+    family.sides = (size or 64,) * 2
+    (model.roi_heads if architecture == "fasterrcnn" else model).score_thresh = 0.0
+    examples = [
+        _example(seed, [], size=shape) for seed, shape in enumerate([(80, 120), (120, 80), (80, 118), (96, 96)])
+    ]
+    together = family.detect(model, _batch(family, examples))
+    for example, found in zip(examples, together, strict=True):
+        (alone,) = family.detect(model, _batch(family, [example]))
+        assert len(alone.boxes) > 0
+        assert found.boxes == pytest.approx(alone.boxes, abs=0.01)
+        assert found.scores == pytest.approx(alone.scores, abs=1e-4)
 
 
 def test_bf16():
