@@ -22,7 +22,6 @@ for RetinaNet and FCOS.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,13 +38,13 @@ from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_imag
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
-from torchvision.ops.poolers import initLevelMapper
 
 from pipelines.errors import ModelError
 from pipelines.models import layers as model_layers
 from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
 from pipelines.models.pretrained import rows_of
+from pipelines.models.region_pooling import RegionPooling
 from pipelines.utils import shares
 
 ARCHITECTURES = (
@@ -284,18 +283,6 @@ def _strides(model: Any, kind: str) -> list[int]:
     return [32, 32] if "mobilenet" in kind else [4, 8, 16, 32]
 
 
-def _set_strides(heads: Any, strides: list[int]) -> None:
-    """Give the strides to the pooling of regions. It would take them from the first batch's images and feature maps.
-
-    These are wrong for padded images: 640 x 360 in 640 x 640 seems to have half the stride.
-    """
-    for pool in (heads.box_roi_pool, heads.mask_roi_pool):
-        if pool is not None:
-            pool.scales = [1 / stride for stride in strides]
-            levels = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
-            pool.map_levels = initLevelMapper(*levels, pool.canonical_scale, pool.canonical_level)
-
-
 def _network(config: Mapping[str, Any], classes: int) -> Any:
     """The network of a configuration, with random weights. Raises ModelError."""
     kind, backbone = config.get("architecture"), config.get("backbone")
@@ -343,7 +330,10 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     if has_regions:
         model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
         model.roi_heads.detections_per_img = MOST
-        _set_strides(model.roi_heads, _strides(model, str(kind)))
+        for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+            if pool is not None:
+                pool.__class__ = RegionPooling
+                pool.set_strides(_strides(model, str(kind)))
     else:
         model.detections_per_img = MOST
     return model

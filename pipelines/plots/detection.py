@@ -53,8 +53,8 @@ def draw(
         shown = Images.fromarray(pixels.astype(np.uint8))
     times = 1.0 if side is None else side / max(shown.size)
     if side is not None:
-        size = (max(1, round(length * times)) for length in shown.size)
-        shown = shown.resize(tuple(size), Images.Resampling.BICUBIC)
+        size = (max(1, round(shown.width * times)), max(1, round(shown.height * times)))
+        shown = shown.resize(size, Images.Resampling.BICUBIC)
     pen, longest = ImageDraw.Draw(shown), max(shown.size)
     width, font = max(1, round(longest / 250)), ImageFont.load_default(size=max(9, round(longest / 36)))
     corners = [[float(value) * times for value in box] for box in boxes]
