@@ -20,14 +20,19 @@ CORNERS = 24  # of the polygon of a circle
 UNDEFINED = frozenset({"ap_medium", "ap_large", "ar_medium", "ar_large"})  # all shapes are small
 
 
-def shapes(folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4) -> Path:
-    """A folder in COCO's layout. Every eighth image is empty; later shapes cover earlier ones."""
+def shapes(folder: Path, n: int = 24, size: int = 96, seed: int = 0, most: int = 4, largest: int | None = None) -> Path:
+    """A folder in COCO's layout. Every eighth image is empty; later shapes cover earlier ones.
+
+    With `largest`, width and height are drawn between `size` and it.
+    """
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     for number in range(n):
         width, height = size, size - 16 * (number % 2)
+        if largest is not None:
+            width, height = (int(side) for side in rng.integers(size, largest + 1, 2))
         noise = rng.integers(90, 130, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(noise)
         count = 0 if number % 8 == 7 else int(rng.integers(1, most + 1))
@@ -75,7 +80,8 @@ def config(architecture: str) -> dict[str, Any]:
     if architecture not in ("maskrcnn", "retinanet"):
         return {"model_type": "torchvision", "architecture": architecture}
     small: dict[str, Any] = {"backbone": "mobilenetv3_small_050", "fpn_channels": 16, "image_size": 96}
-    small |= {"proposals": 30, "samples": 16} if architecture == "maskrcnn" else {"anchor_scale": 2}
+    heads = {"proposals": 30, "samples": 16, "head_channels": 64, "mask_channels": 16}
+    small |= heads if architecture == "maskrcnn" else {"anchor_scale": 2}
     # with live statistics of BatchNorm, a loss depends on how a batch is cut
     return {"model_type": "torchvision", "architecture": architecture, **small, "frozen_batch_norm": True}
 
