@@ -81,7 +81,8 @@ def main() -> None:
     data = Photos(Path(settings["data"]), processor)
     trained = Trainer(model, arguments, train_dataset=data, data_collator=collate).train()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("\n" + json.dumps({"examples_per_second": trained.metrics["train_samples_per_second"], "peak_memory_mb": peak}))
+    speed = trained.metrics["train_samples_per_second"]
+    print("\n" + json.dumps({"examples_per_second": speed, "peak_memory_mb": peak}))
 
 
 if __name__ == "__main__":
