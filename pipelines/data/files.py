@@ -131,6 +131,20 @@ def not_among(root: Path, endings: Collection[str], files: Collection[str]) -> i
     return len(others)
 
 
+def ends(file: Path, size: int = 1 << 16) -> bytes:
+    """The first and the last bytes of a file: all of it if it is small. Empty if it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            both = opened.read(size)
+            rest = opened.seek(0, os.SEEK_END) - size
+            if rest > 0:
+                opened.seek(max(size, rest))
+                both += opened.read(size)
+            return both
+    except OSError:
+        return b""
+
+
 def begins(value: Any) -> tuple[bytes, str]:
     """The first 12 bytes of an image or a recording, and the suffix of its name.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
+from pipelines.data import objects
 from pipelines.data.columns import values
 from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
@@ -128,6 +129,9 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     if unknown:
         raise DataError(f"data.columns: this task has no column {unknown[0]!r} (it has: {', '.join(needs.kinds)})")
     kind = format_module(section)
+    boxes = "boxes" in needs.columns.values()
+    if boxes:
+        objects.check_layout(kind, section)
     for key in ("config", "revision"):
         parted = key == "config" and getattr(kind, "CONFIGURED", False)
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():
@@ -145,12 +149,15 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     _resolve_labels(source, needs, section)
     clean = _conversations(needs, section.group) if talks else needs.clean
     if clean is not None:
+        before = objects.count(source) if boxes else 0
         for name, rows in source.splits.items():
             source.splits[name], bad = cleaned(rows, clean, section.id)
             if bad and "label" in rows.column_names:
                 labels = zip(values(rows, "id"), values(rows, "label"), strict=True)
                 source.lost[name] = {**lost(labels, bad), **source.lost.get(name, {})}
             source.skipped[name] = [*source.skipped.get(name, []), *bad]
+        if boxes:
+            objects.check_masks(source, before, section.id)
     grouped = source.group or any(needs.group_column in rows.column_names for rows in source.splits.values())
     kinds = set(needs.columns.values())
     of_one_file = "audio" in kinds or ({"image", "text"} <= kinds and needs.group_column is None)
@@ -242,6 +249,7 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     labels = label_names(splits, source.labels, section.id) if needs.has_classes else None
     if "boxes" in needs.columns.values():
         labels = source.labels
+        objects.check_classes(splits["train"], labels or [], section.id)
     warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}

@@ -1,4 +1,4 @@
-"""Data that no task takes: boxes, masks, videos, records of other libraries. `seen` says what they are.
+"""Data that no task takes: label maps, videos, records of other libraries. `seen` says what they are.
 
 Files that a task could take may lie among them (the photos of COCO). They are not guessed to be the data, because a
 user who has boxes wants to learn boxes. Names of files and folders decide, and the first bytes of a few files.
@@ -9,11 +9,12 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-from pipelines.data.files import all_files, printable
+from pipelines.data.files import all_files, ends, printable
 from pipelines.data.media import AUDIO, IMAGES, VIDEOS_WITH_SOUND
+from pipelines.utils.formatting import printable as printable_text
+from pipelines.utils.formatting import short
 
 LOOKED_AT = 2000  # files that decide
-_START = 1 << 16  # bytes of a file that decide
 
 VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".m4v"))
 OTHERS = {
@@ -39,7 +40,6 @@ OTHERS = {
 }
 _MASKS = ("mask", "annot", "segm", "groundtruth", "label")  # parts of the names of folders with label maps
 _OF_MASK = re.compile(r"[_-](mask|masks|seg|segmentation|label|labels|gt|l)$")  # ends of the names of label maps
-_BOX = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}")  # a line of YOLO: class, then a box or a polygon
 
 
 def seen(path: Path) -> str | None:
@@ -54,7 +54,31 @@ def seen(path: Path) -> str | None:
     if (videos := sum(suffixes[suffix] for suffix in VIDEOS)) > media:
         sound = "; to learn from their sound, name a recipe for recordings: graft train RECIPE --data FOLDER"
         return f"videos ({videos:,}{sound if suffixes['.mp4'] else ''})"
-    return _coco(files) or _voc(files) or _yolo(images) or _masks(images)
+    return _coco(files) or _masks(images)
+
+
+def without_boxes(path: Path) -> str:
+    """Why data are in none of the layouts of boxes, for a message; "" if no file tells it."""
+    files = [path] if path.is_file() else list(islice(all_files(path), LOOKED_AT))
+    for file in files:
+        kind, name = file.suffix.lower(), short(printable(file.name), 60)
+        if kind == ".json":
+            start = ends(file).lstrip(b"\xef\xbb\xbf \r\n\t").rstrip()
+            if not start.startswith(b"{"):
+                sign = printable_text(start[:1].decode("ascii", "replace"))
+                return f"{name} begins with {sign}, not {{" if sign else f"{name} is empty"
+            if not start.endswith(b"}"):
+                return f"{name} is cut off: its end is missing"
+            if b'"bbox"' in start:
+                return f"{name} is in an inner folder: give that folder"
+            return f"{name} has no images with annotations and categories"
+        if kind == ".csv":
+            head = ends(file).splitlines()[:1]
+            columns = printable_text(head[0].decode("utf-8", "replace")) if head else ""
+            return f"{name} begins with the line {short(columns, 80)!r}"
+        if kind == ".xml":
+            return f"{name} has no <bndbox>"
+    return ""
 
 
 def _suffix(file: Path) -> str:
@@ -67,47 +91,16 @@ def _coco(files: list[Path]) -> str | None:
     """Whether a JSON file has COCO's keys: `images` at its start, `annotations` there or at its end."""
     found, named = b"", None
     for file in (file for file in files if file.suffix.lower() == ".json"):
-        try:
-            with file.open("rb") as opened:
-                both = opened.read(_START)
-                opened.seek(max(0, file.stat().st_size - _START))
-                both += opened.read()
-        except OSError:
-            continue
+        both = ends(file)
         if both.lstrip().startswith(b"{") and b'"images"' in both and b'"annotations"' in both:
             found, named = found + both, file if named is None or b'"bbox"' in both else named
     if named is None:
         return None
     if b'"bbox"' in found or b'"segmentation"' in found:
         what = "boxes and masks" if b'"segmentation"' in found else "boxes"
-        return f"photos with {what} in COCO's JSON ({printable(named.name)}), for detection or segmentation"
+        return f"photos with {what} in COCO's JSON ({printable(named.name)}) in an inner folder (give that folder)"
     advice = "for captions, write them to a metadata.csv with the columns file_name and text"
     return f"photos with annotations in COCO's JSON ({printable(named.name)}; {advice})"
-
-
-def _voc(files: list[Path]) -> str | None:
-    for file in islice((file for file in files if file.suffix.lower() == ".xml"), 3):
-        if b"<bndbox>" in _start(file):
-            return f"photos with boxes in the XML of Pascal VOC ({printable(file.name)}), for detection"
-    return None
-
-
-def _yolo(images: list[Path]) -> str | None:
-    """Whether most of the text files of the first images hold lines of numbers, as YOLO writes boxes and polygons."""
-    found = []
-    for image in images[:20]:
-        parts = list(image.parent.parts)
-        places = [image.parent, image.parent / "labels", image.parent.parent / "labels"]
-        if "images" in parts:
-            last = len(parts) - 1 - parts[::-1].index("images")
-            places.append(Path(*parts[:last], "labels", *parts[last + 1 :]))
-        text = next((t for place in places if (t := place / f"{image.stem}.txt").is_file()), None)
-        if text is not None:
-            lines = _start(text).decode("utf-8", "replace").splitlines()
-            found.append(all(_BOX.fullmatch(line.strip()) for line in lines))
-    return (
-        "photos with boxes in the text files of YOLO, for detection" if found and sum(found) * 2 > len(found) else None
-    )
 
 
 def _masks(images: list[Path]) -> str | None:
@@ -125,11 +118,3 @@ def _masks(images: list[Path]) -> str | None:
         if alike * 3 > len(stems):
             return f"images with label maps ({printable(folder.name)}), for segmentation"
     return None
-
-
-def _start(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(_START)
-    except OSError:
-        return b""

@@ -13,6 +13,7 @@ from pipelines.models import build, layers
 from pipelines.models.source import resolve
 from pipelines.training import duration, run_log, trainer
 from pipelines.utils import hardware, library_logging
+from pipelines.utils.formatting import printable, short
 from pipelines.utils.progress import Progress
 
 
@@ -36,8 +37,9 @@ def check(recipe: Recipe) -> Iterator[str]:
     for line in splits.overlaps():
         yield f"overlap    {line}"
     if splits.labels:
+        shown = [short(printable(label), 40) for label in splits.labels[:10]]
         rest = " ..." if len(splits.labels) > 10 else ""
-        yield f"classes    {len(splits.labels)}: {', '.join(splits.labels[:10])}{rest}"
+        yield f"classes    {len(splits.labels)}: {', '.join(shown)}{rest}"
     model = build.build(recipe, task, weights, splits)
     total, trains = (sum(p.numel() for p in model.parameters() if p.requires_grad or whole) for whole in (True, False))
     yield f"model      {weights.title}: {total:,} parameters, {trains:,} train"

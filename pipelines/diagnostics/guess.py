@@ -147,7 +147,7 @@ def _refuse_others(path: Path, given: str, verb: str) -> None:
         else unsupported.seen(path)
     )
     if other is not None:
-        raise RecipeError(f"{given}: {other}: no task of Graft takes them")
+        raise RecipeError(f"{given}: {other}: no task of Graft takes them as they are")
 
 
 # ---- what the data are ----

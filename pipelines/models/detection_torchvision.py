@@ -7,9 +7,11 @@ with a timm model as `backbone`. torchvision's own .pth files are not read, beca
 BatchNorm is live, as torchvision has it for a model from random weights. `"frozen_batch_norm": true` freezes that of
 the backbone, as torchvision does for its pretrained models.
 
-Other keys of a configuration: `image_size` (the longest side; every batch is padded to that square), `fpn_channels` and
-`anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once), and for R-CNN
-`proposals`, `samples` and `anchor_samples` per image.
+Other keys of a configuration: `image_size` (the longest side; RetinaNet and FCOS pad every image to that square),
+`fpn_channels` and `anchor_scale` (with a timm backbone), `backbone_weights` (a folder or hub repo of timm, read once),
+and for R-CNN `proposals`, `samples` and `anchor_samples` per image. R-CNN on a timm backbone also has `head_channels`
+(of the two layers that classify a region; torchvision has 1,024) and `mask_channels` (of the four layers that draw a
+mask; 256).
 
 torchvision's own weights become a folder with a config.json of one's own and
 
@@ -35,7 +37,7 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
 from pipelines.errors import ModelError
 from pipelines.models import detection
@@ -43,6 +45,8 @@ from pipelines.models import layers as model_layers
 from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
 from pipelines.models.pretrained import rows_of
+from pipelines.models.region_pooling import RegionPooling
+from pipelines.utils import shares
 
 ARCHITECTURES = (
     *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
@@ -51,6 +55,7 @@ ARCHITECTURES = (
     *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
 )
 WITH_TIMM = ("fasterrcnn", "retinanet", "maskrcnn")
+CHANNELS = ("head_channels", "mask_channels")  # of the heads of an R-CNN on a timm backbone
 SIDES = {  # shortest and longest side that torchvision resizes to
     "fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640),
     "ssd300_vgg16": (300, 300),
@@ -71,7 +76,7 @@ CROWDED = 0.5  # part of an anchor in a crowd from which on it is no negative
 class _Prepared(nn.Module):
     """torchvision's place for resizing. The images come resized; here they are normalised and padded.
 
-    With `canvas` every batch has that size, so that an image's result does not depend on the others in its batch.
+    With `canvas` every batch has that size, so that the loss of an image does not depend on the others in its batch.
     """
 
     def __init__(self, mean: Sequence[float], spread: Sequence[float], canvas: int | None) -> None:
@@ -80,7 +85,7 @@ class _Prepared(nn.Module):
 
     def forward(self, images: list[Tensor], targets: Any = None) -> tuple[ImageList, Any]:
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-        height, width = (-(-(self.canvas or max(side)) // 32) * 32 for side in zip(*sizes, strict=True))
+        height, width = (_up(self.canvas or max(side)) for side in zip(*sizes, strict=True))
         if self.canvas is not None and all(size == (self.canvas, self.canvas) for size in sizes):
             height = width = self.canvas
         mean = torch.tensor(self.mean, device=images[0].device)[:, None, None]
@@ -92,6 +97,11 @@ class _Prepared(nn.Module):
 
     def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
         return result
+
+
+def _up(side: int) -> int:
+    """The side of a padded image: a multiple of the largest stride of most backbones."""
+    return -(-side // 32) * 32
 
 
 def crowded(anchors: Tensor, crowds: Tensor) -> Tensor:
@@ -112,6 +122,32 @@ def _mean(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 class _Proposals(RegionProposalNetwork):
     """The loss is the mean over images of each image's loss. Anchors in crowds are no negatives."""
+
+    def filter_proposals(self, proposals: Any, objectness: Any, image_shapes: Any, num_anchors_per_level: Any) -> Any:
+        """torchvision's proposals. Overlaps are looked for among the best boxes first, and only in these if they do.
+
+        The time grows with the square of the number of boxes: on a CPU this was a quarter of a training step.
+        """
+        most = self.post_nms_top_n()
+        scores = objectness.detach().reshape(len(proposals), -1)
+        levels = torch.arange(len(num_anchors_per_level), device=scores.device)
+        levels = levels.repeat_interleave(torch.tensor(num_anchors_per_level, device=scores.device))
+        chosen = self._get_top_n_idx(scores, num_anchors_per_level)
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for boxes, score, best, shape in zip(proposals, scores, chosen, image_shapes, strict=True):
+            score, order = score[best].sigmoid().sort(descending=True, stable=True)
+            boxes, level = clip_boxes_to_image(boxes[best[order]], shape), levels[best[order]]
+            large = remove_small_boxes(boxes, self.min_size)
+            boxes, score, level = boxes[large], score[large], level[large]
+            count = 2 * most
+            while True:
+                kept = batched_nms(boxes[:count], score[:count], level[:count], self.nms_thresh)
+                if len(kept) >= most or count >= len(boxes):
+                    break
+                count *= 2
+            for places, values in zip(found, (boxes, score), strict=True):
+                places.append(values[kept[:most]])
+        return found
 
     def assign_targets_to_anchors(self, anchors: Any, targets: Any) -> Any:
         labels, matched = super().assign_targets_to_anchors(anchors, targets)
@@ -207,6 +243,8 @@ class _Pyramid(nn.Module):
 def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int]) -> Any:
     """Faster R-CNN, Mask R-CNN or RetinaNet on a timm backbone."""
     from torchvision.models.detection import retinanet
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.ops import MultiScaleRoIAlign
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
@@ -223,14 +261,27 @@ def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int])
         head = retinanet.RetinaNetHead(channels, anchors.num_anchors_per_location()[0], classes)
         return RetinaNet(pyramid, classes, anchor_generator=anchors, head=head)
     names = [str(index) for index in pyramid.used]
-    shared = {
+    shared: dict[str, Any] = {
         "rpn_anchor_generator": anchors,
         "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
     }
+    wide = int(config.get("head_channels", 1024))
+    shared["box_head"] = TwoMLPHead(channels * 7**2, wide)
+    shared["box_predictor"] = FastRCNNPredictor(wide, classes + 1)
     if kind == "fasterrcnn":
-        return models.FasterRCNN(pyramid, classes + 1, **shared, **numbers)
-    pool = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
-    return models.MaskRCNN(pyramid, classes + 1, mask_roi_pool=pool, **shared, **numbers)
+        return models.FasterRCNN(pyramid, **shared, **numbers)
+    deep = int(config.get("mask_channels", 256))
+    shared["mask_roi_pool"] = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
+    shared["mask_head"] = MaskRCNNHeads(channels, (deep,) * 4, 1)
+    shared["mask_predictor"] = MaskRCNNPredictor(deep, deep, classes + 1)
+    return models.MaskRCNN(pyramid, **shared, **numbers)
+
+
+def _strides(model: Any, kind: str) -> list[int]:
+    """The strides of the feature maps from which an R-CNN takes its regions."""
+    if isinstance(model.backbone, _Pyramid):
+        return model.backbone.strides
+    return [32, 32] if "mobilenet" in kind else [4, 8, 16, 32]
 
 
 def _network(config: Mapping[str, Any], classes: int) -> Any:
@@ -248,6 +299,11 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         if not has_regions or not isinstance(config[key], int) or config[key] < 1:
             raise ModelError(f"{key}: got {config[key]!r}; Faster and Mask R-CNN take a number from 1, others none")
         numbers.update(dict.fromkeys(names, config[key]))
+    for key in CHANNELS:
+        taken = has_regions and backbone and (key == "head_channels" or kind == "maskrcnn")
+        if key in config and (not taken or type(config[key]) is not int or not 1 <= config[key] <= 4096):
+            who = "Mask R-CNN" if key == "mask_channels" else "Faster and Mask R-CNN"
+            raise ModelError(f"{key}: got {config[key]!r}; {who} with a timm backbone take a number from 1 to 4096")
     model: Any
     if backbone:
         model = _with_timm(config, classes, numbers)
@@ -262,10 +318,12 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         model.backbone = freeze(model.backbone)
     size = config.get("image_size")
     if isinstance(model, SSD):
+        if not shares.asked():  # FSDP does not accept this memory. SSDlite on a CPU is 1.5 times as fast with it
+            model = model.to(memory_format=torch.channels_last)
         if size and size != 300:
             model.anchor_generator.steps = None  # they are pixels at 300
         model.size = (size or SIDES[str(kind)][0],) * 2
-    canvas = model.size[0] if isinstance(model, SSD) else size
+    canvas = model.size[0] if isinstance(model, SSD) else None if has_regions else size
     model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas)
     for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
         if type(model) is plain:
@@ -273,6 +331,10 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     if has_regions:
         model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
         model.roi_heads.detections_per_img = MOST
+        for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
+            if pool is not None:
+                pool.__class__ = RegionPooling
+                pool.set_strides(_strides(model, str(kind)))
     else:
         model.detections_per_img = MOST
     return model
@@ -318,13 +380,19 @@ def _fill(model: Any, weights: dict[str, Tensor], known: list[str], labels: list
 
 
 class TorchvisionFamily:
-    """The loss is the mean over images. It adds up exactly over micro-batches for RetinaNet, FCOS and SSD without live
-    BatchNorm: each image is divided by its own foreground (torchvision divides FCOS and SSD by that of the batch).
+    """The loss is the mean over images. For RetinaNet, FCOS and SSD it adds up exactly over micro-batches if BatchNorm
+    is not live and `image_size` is given: each image is divided by its own foreground (torchvision divides FCOS and SSD
+    by that of the batch).
 
     Faster and Mask R-CNN: the proposal network is exact but for its random samples. The region heads average over the
     sampled proposals of the micro-batch, which is exact if every image fills its samples. The samples are drawn from
-    torch's generator, which the trainer seeds as for dropout. Crowds are never objects. Anchors and proposals of
-    RetinaNet and R-CNN that lie half in a crowd are no negatives; FCOS and SSD count them as background.
+    torch's generator, which the trainer seeds as for dropout. Batches are only as large as their images, as in
+    torchvision, and not squares; so the padding depends on the images of the micro-batch.
+
+    Crowds are never objects. Anchors and proposals of RetinaNet and R-CNN that lie half in a crowd are no negatives;
+    FCOS and SSD count them as background.
+
+    Detections never depend on other images: images of one padded size are detected together.
     """
 
     library = "torchvision"
@@ -336,6 +404,7 @@ class TorchvisionFamily:
         self.square = kind.startswith("ssd")
         self.sides = (size, size) if size else SIDES.get(kind, (800, 1333))
         self.masks = kind.startswith("maskrcnn")
+        self.canvas = self.square or (bool(size) and "rcnn" not in kind)
         self.offset = 0 if kind.startswith(("retinanet", "fcos")) else 1
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,9 +478,17 @@ class TorchvisionFamily:
 
     def detect(self, model: nn.Module, batch: Batch) -> list[Detections]:
         model.eval()
+        pixels: list[Tensor] = batch["pixels"]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, image in enumerate(pixels):
+            key = () if self.canvas else tuple(_up(side) for side in image.shape[1:])
+            groups.setdefault(key, []).append(place)
+        found: list[Any] = [None] * len(pixels)
         with torch.no_grad():
-            found = model(_placed(model, batch["pixels"]))
-        pairs = zip(found, batch["pixels"], batch["size"], strict=True)
+            for places in groups.values():
+                for place, one in zip(places, model(_placed(model, [pixels[n] for n in places])), strict=True):
+                    found[place] = one
+        pairs = zip(found, pixels, batch["size"], strict=True)
         return [self._original(one, tuple(pixels.shape[1:]), size) for one, pixels, size in pairs]
 
     def _original(self, found: Mapping[str, Tensor], shape: Any, size: tuple[int, int]) -> Detections:

@@ -145,7 +145,7 @@ class Libreyolo(abc.ABC):
             boxes = boxes * torch.tensor([wide / width, high / height] * 2)
             boxes = boxes.clamp(min=0).minimum(torch.tensor([wide, high] * 2))
             solid = (boxes[:, 2:] > boxes[:, :2]).all(1)  # others lie in the grey around the image
-            found.append(Detections(*(value[solid].numpy() for value in (boxes, scores, classes))))
+            found.append(Detections(boxes[solid].numpy(), scores[solid].numpy(), classes[solid].numpy()))
         return found
 
     @abc.abstractmethod

@@ -31,10 +31,12 @@ def draw(
     scores: Sequence[float] | None = None,
     masks: Sequence[Mapping[str, Any]] | None = None,
     colours: Sequence[str] | None = None,
+    side: int | None = None,
 ) -> "Image":
     """A copy of the image with boxes (x1, y1, x2, y2 in its pixels), their labels, and masks as COCO's run lengths.
 
-    Colours are by default one for each label. The best detections are drawn last, on top.
+    Colours are by default one for each label. The best detections are drawn last, on top. With `side`, the longest side
+    of the copy has so many pixels, and the labels have a size that can be read.
     """
     from PIL import Image as Images
     from PIL import ImageColor, ImageDraw, ImageFont
@@ -42,24 +44,47 @@ def draw(
     shown = image.convert("RGB")
     names = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     used = list(colours) if colours is not None else [colour_of(names[label]) for label in labels]
-    order = np.argsort(scores, kind="stable").tolist() if scores is not None else range(len(boxes))
+    order = np.argsort(scores, kind="stable").tolist() if scores is not None else list(range(len(boxes)))
     if masks is not None and len(masks):
         tool, pixels = detection.mask_tool(), np.asarray(shown).astype(np.float32)
         for place in order:
             inside = tool.decode(masks[place]).astype(bool)
             pixels[inside] = 0.55 * pixels[inside] + 0.45 * np.array(ImageColor.getrgb(used[place]), np.float32)
         shown = Images.fromarray(pixels.astype(np.uint8))
-    pen, side = ImageDraw.Draw(shown), max(shown.size)
-    width, font = max(1, round(side / 250)), ImageFont.load_default(size=max(9, round(side / 45)))
+    times = 1.0 if side is None else side / max(shown.size)
+    if side is not None:
+        size = (max(1, round(shown.width * times)), max(1, round(shown.height * times)))
+        shown = shown.resize(size, Images.Resampling.BICUBIC)
+    pen, longest = ImageDraw.Draw(shown), max(shown.size)
+    width, font = max(1, round(longest / 250)), ImageFont.load_default(size=max(9, round(longest / 36)))
+    corners = [[float(value) * times for value in box] for box in boxes]
     for place in order:
-        x1, y1, x2, y2 = (float(value) for value in boxes[place])
+        x1, y1, x2, y2 = corners[place]
         pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=used[place], width=width)
+    taken: list[tuple[float, ...]] = []
+    for place in reversed(order):  # the best one chooses first
         note = short(labels[place], 30) + (f" {scores[place]:.2f}" if scores is not None else "")
-        left, _, right, bottom = pen.textbbox((0, 0), note, font=font)
-        x, y = max(0.0, min(x1, shown.width - right - 4)), y1 - bottom - 3 if y1 > bottom + 3 else y1
-        pen.rectangle((x, y, x + right - left + 4, y + bottom + 3), fill=used[place])
+        _, _, right, bottom = pen.textbbox((0, 0), note, font=font)
+        x, y = _place(corners[place], (right + 4, bottom + 3), shown.size, taken)
+        taken.append((x, y, x + right + 4, y + bottom + 3))
+        pen.rectangle(taken[-1], fill=used[place])
         pen.text((x + 2, y), note, fill="white", font=font)
     return shown
+
+
+def _place(
+    box: Sequence[float], note: tuple[float, float], image: tuple[int, int], taken: Sequence[tuple[float, ...]]
+) -> tuple[float, float]:
+    """Where the label of a box stands: above it, in it, or below it, where no other label is; inside of the image."""
+    x = max(0.0, min(box[0], image[0] - note[0]))
+    spots = [max(0.0, min(y, image[1] - note[1])) for y in (box[1] - note[1], box[1], box[3] - note[1], box[3])]
+
+    def free(y: float) -> bool:
+        return not any(
+            x < right and left < x + note[0] and y < bottom and top < y + note[1] for left, top, right, bottom in taken
+        )
+
+    return x, next(filter(free, spots), spots[0])
 
 
 def beside(
@@ -68,10 +93,11 @@ def beside(
     called: Callable[[int], str],
     masks: bool = False,
     threshold: float = detection.THRESHOLD,
+    side: int | None = None,
 ) -> "Image":
     """The objects of a record on the left, its predictions on the right; missed and wrong ones are orange.
 
-    `called` gives the name of a class by its number.
+    `called` gives the name of a class by its number; `side` is the longest side of each of the two.
     """
     from PIL import Image as Images
 
@@ -82,6 +108,7 @@ def beside(
         [called(number) for number in true["classes"]],
         masks=true["masks"] if masks else None,
         colours=[ORANGE if place in found.missed else TEAL for place in range(len(true["boxes"]))],
+        side=side,
     )
     shown = [*found.right, *found.wrong]
     right = draw(
@@ -91,10 +118,11 @@ def beside(
         [record["scores"][place] for place in shown],
         [record["masks"][place] for place in shown] if masks else None,
         [ORANGE if place in found.wrong else TEAL for place in shown],
+        side,
     )
-    sheet = Images.new("RGB", (2 * image.width + 8, image.height), "white")
+    sheet = Images.new("RGB", (2 * left.width + 8, left.height), "white")
     sheet.paste(left, (0, 0))
-    sheet.paste(right, (image.width + 8, 0))
+    sheet.paste(right, (left.width + 8, 0))
     return sheet
 
 

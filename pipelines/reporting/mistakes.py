@@ -289,7 +289,8 @@ def wrong_boxes(
             f"{called(record['classes'][place])} ({record['scores'][place]:.0%} sure)" for place in found.wrong
         )
         missed = ", ".join(called(record["true"]["classes"][place]) for place in found.missed)
-        picture = thumbnail(beside(read_image(row["image"], white=white), record, called, masks, threshold), 640)
+        sheet = beside(read_image(row["image"], white=white), record, called, masks, threshold, side=400)
+        picture = thumbnail(sheet, max(sheet.size))
         return Mistake(missed or None, wrong or None, names=("Missed", "Wrong boxes"), picture=picture)
 
     return MistakeSpec(

@@ -8,12 +8,21 @@ is part of both. The network starts from the same random weights. The number of 
 """
 
 import argparse
-import copy
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NAMES = ("graft", "torchvision")
+Loss = Callable[[list[dict[str, Any]]], "Tensor"]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -38,7 +47,8 @@ def rows(count: int) -> list[dict[str, Any]]:
     return found
 
 
-def main() -> None:
+def sides(size: int, names: Sequence[str]) -> dict[str, tuple["nn.Module", Loss]]:
+    """The networks, both with the same weights, and how each of them gets from examples to its loss."""
     import torch
     from torchvision.models.detection import fasterrcnn_resnet50_fpn
     from torchvision.transforms.functional import to_tensor
@@ -46,22 +56,13 @@ def main() -> None:
     from pipelines.models import detection
     from pipelines.models.source import Weights
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    config = {"model_type": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "image_size": given.size}
+    config = {"model_type": "torchvision", "architecture": "fasterrcnn_resnet50_fpn", "image_size": size}
     ours, family = detection.build(Weights(None, config, True), ["a", "b", "c"])
-    size = given.size
-    theirs = fasterrcnn_resnet50_fpn(
+    theirs: Any = fasterrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=4, min_size=size, max_size=size, box_detections_per_img=100
     )
-    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
-    data = rows(16)
+    theirs.load_state_dict(ours.state_dict())
 
     def mine(examples: list[dict[str, Any]]) -> torch.Tensor:
         batch = family.collate([family.example(one) for one in examples])
@@ -76,29 +77,59 @@ def main() -> None:
         losses: torch.Tensor = sum(theirs(images, targets).values())
         return losses
 
-    sides = {}
-    for name, model, loss in (("graft", ours, mine), ("torchvision", theirs, plain)):
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0001, momentum=0.9, weight_decay=1e-4)
-        sides[name] = (model.train(), loss, optimizer, [])
+    found = {"graft": (ours, mine), "torchvision": (theirs, plain)}
+    return {name: found[name] for name in names}
+
+
+def times(given: argparse.Namespace, names: Sequence[str]) -> dict[str, list[float]]:
+    """Seconds of each step of each side, the first one left out."""
+    import torch
+
+    torch.set_num_threads(given.threads)
+    clock = time.process_time if given.processor_time else time.perf_counter
+    data = rows(16)
+    running = []
+    for name, (model, loss) in sides(given.size, names).items():
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=0.0001, momentum=0.9, weight_decay=1e-4)
+        running.append((name, loss, optimizer))
+    found: dict[str, list[float]] = {name: [] for name in names}
     stop, step = time.perf_counter() + given.seconds, 0
     while time.perf_counter() < stop or step < 4:
         examples = [data[(step * given.batch + index) % len(data)] for index in range(given.batch)]
-        for model, loss, optimizer, times in sides.values():
+        for name, loss, optimizer in running if step % 2 else reversed(running):
             torch.manual_seed(step)
-            begin = time.perf_counter()
+            begin = clock()
             optimizer.zero_grad()
             value = loss(examples)
             value.backward()
             optimizer.step()
             assert torch.isfinite(value)
             if step:
-                times.append(time.perf_counter() - begin)
-            del model
+                found[name].append(clock() - begin)
         step += 1
-    middle = {name: statistics.median(side[3]) for name, side in sides.items()}
-    for name, seconds in middle.items():
-        print(f"{name:12} {given.batch / seconds:6.2f} images/s ({len(sides[name][3])} steps)")
-    print(f"ratio        {middle['torchvision'] / middle['graft']:6.2f}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processor-time", action="store_true", help="for a machine that others use too")
+    parser.add_argument("--memory", choices=NAMES, help="only the peak memory of this side, after a few steps")
+    given = parser.parse_args()
+    if given.memory:
+        given.seconds = 0
+        times(given, [given.memory])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        return
+    seconds = {name: statistics.median(taken) for name, taken in times(given, NAMES).items()}
+    for name in NAMES:  # in processes of their own, because a process has one peak
+        command = [sys.executable, "-m", "tests.benchmarks.torchvision_detection", *sys.argv[1:], "--memory", name]
+        peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+        print(f"{name:12} {given.batch / seconds[name]:6.2f} images/s, peak memory {peak:,} MB")
+    print(f"ratio        {seconds['torchvision'] / seconds['graft']:6.2f}")
 
 
 if __name__ == "__main__":

@@ -110,15 +110,20 @@ def together(place: Place, alone: dict[str, Path]) -> list[list[dict[str, Any]]]
     return [[{**fact, "run": order["run"]} for fact, order in zip(one, orders, strict=True)] for one in facts]
 
 
-def check_equal(one: Path, other: Path) -> None:
-    """Losses agree within 1e-5, scores agree almost exactly, every row counts once."""
+def check_equal(one: Path, other: Path, name: str) -> None:
+    """Losses agree within 1e-5, scores agree almost exactly, every row counts once.
+
+    A task whose loss depends on how batches are cut says how far losses may be from each other.
+    """
+    near = CONTRACTS[name].inexact
     assert len(losses(one)) == STEPS
-    assert losses(other) == pytest.approx(losses(one), rel=1e-5, abs=1e-5)
+    assert losses(other) == pytest.approx(losses(one), rel=near, abs=near)
     mine, theirs = results(one), results(other)
     assert mine["data"] == theirs["data"]
     for split in ("validation", "test", "baseline"):
         assert theirs[split]["n"] == mine[split]["n"]
-        assert close(theirs[split]["metrics"], mine[split]["metrics"], 1e-4)
+        assert theirs[split]["metrics"].keys() == mine[split]["metrics"].keys()
+        assert near > 1e-5 or close(theirs[split]["metrics"], mine[split]["metrics"], 1e-4)
 
 
 @pytest.mark.parametrize("micro", [3])
@@ -131,7 +136,7 @@ def test_micro_batches_change_nothing(place: Place, alone: dict[str, Path], name
             place.folder / f"{micro} {name}",
             name="small",
         )
-    check_equal(alone[name], place.folder / f"{micro} {name}")
+    check_equal(alone[name], place.folder / f"{micro} {name}", name)
 
 
 @pytest.mark.parametrize("how", ["two", "sharded"])
@@ -141,7 +146,7 @@ def test_two_processes_learn_the_same(
 ) -> None:
     (fact,) = (fact for fact in together[1] if fact["run"] == f"{how} {name}")
     assert (fact["ended"], fact["processes"], fact["sharded"]) == ("finished", 2, how == "sharded")
-    check_equal(alone[name], place.folder / f"{how} {name}")
+    check_equal(alone[name], place.folder / f"{how} {name}", name)
 
 
 # ---- SIGKILL ----

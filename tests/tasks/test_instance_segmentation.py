@@ -29,8 +29,8 @@ class TestContract(TaskContract):
     def question(self, run: Path) -> tuple[Any, ...]:
         return (run / "model" / "examples" / "0.jpg",)
 
-    def before_the_snippet(self, run: Path) -> None:
-        tiny_boxes.find_more(run)
+    def surer(self, run: Path, folder: Path) -> Path:
+        return tiny_boxes.surer(run, folder)
 
     def same(self, printed: str, answer: Any) -> bool:
         return tiny_boxes.as_printed(printed, answer)

@@ -18,10 +18,8 @@ from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.errors import DataError
+from pipelines.utils.formatting import printable as on_a_terminal
 from pipelines.utils.formatting import short
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,6 +29,7 @@ log = logging.getLogger("graft")
 COLUMNS = {"image": "image", "objects": "boxes"}
 SHOWN = 3  # examples of each problem that are named
 GROUP = "origin"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")  # a terminal obeys them, and no figure can hold them
 
 
 class Thing(NamedTuple):
@@ -53,6 +52,31 @@ def mask_text(mask: Any) -> str | None:
     return json.dumps(known, separators=(",", ":")) if known is not None else ""
 
 
+def _wrong_mask(text: str, box: Sequence[float], width: int, height: int) -> str:
+    """Why the mask of a box cannot be used; "" if it can."""
+    found = json.loads(text) if text else {"size": None}
+    if isinstance(found, dict):
+        return "" if found["size"] == [height, width] else boxes.NO_MASK
+    xs, ys = [x for one in found for x in one[::2]], [y for one in found for y in one[1::2]]
+    left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+    if left == right or top == bottom:
+        return boxes.NO_MASK
+    apart = right <= box[0] or bottom <= box[1] or left >= box[0] + box[2] or top >= box[1] + box[3]
+    return boxes.OTHER_MASK if apart else ""
+
+
+def plain_text(text: str) -> str:
+    """Text that can be written as UTF-8: half of a pair of surrogates becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def class_name(value: Any) -> str | None:
+    """The name of a class in one line, without control characters; None if it is no text or number, or empty."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    return _CONTROL.sub("\ufffd", " ".join(plain_text(str(value)).split())) or None
+
+
 class Annotated(NamedTuple):
     """One image as its file names it."""
 
@@ -68,7 +92,12 @@ def check_columns(section: DataSection, columns: Sequence[str], layout: str) -> 
     """Raise DataError if a task needs other columns than images with boxes."""
     lacking = sorted(set(columns) - COLUMNS.keys())
     if lacking:
-        raise DataError(f"{section.id}: {layout} have boxes and no {lacking[0]}, which this task needs: use a table")
+        other = {"label": "imagefolder", "text": "captions"}.get(lacking[0])
+        advice = f"; to read the images in another way, data.format={other}" if other and not section.format else ""
+        raise DataError(
+            f"{section.id}: {layout} have boxes and no {lacking[0]}, which this task needs: object-detection learns "
+            f"from them{advice}"
+        )
     if section.columns:
         raise DataError(f"data.columns: {layout} have no columns: leave it out")
 
@@ -76,8 +105,9 @@ def check_columns(section: DataSection, columns: Sequence[str], layout: str) -> 
 class Files:
     """The images below a folder, found by the path or the name that a file of boxes gives."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, closed: bool = True) -> None:
         self.root, self._names = root, dict[str, list[str]]()
+        self.closed = closed  # whether all images are below the folder
         self._good: str | None = None
 
     def find(self, name: Any, places: Sequence[Path]) -> tuple[str | None, str]:
@@ -102,8 +132,11 @@ class Files:
         if len(found) == 1:
             return found[0], ""
         if found:
-            return None, f"{len(found)} files have the name {short(plain, 120)!r}: give the folder with the name"
-        return None, f"no such file: {short(plain, 120)}"
+            return (
+                None,
+                f"{len(found)} files have the name {on_a_terminal(short(plain, 120))!r}: give the folder with the name",
+            )
+        return None, f"no such file: {on_a_terminal(short(plain, 120))}"
 
 
 class Builder:
@@ -142,22 +175,23 @@ class Builder:
             self.source.group = GROUP
 
     def _row(self, one: Annotated) -> dict[str, Any]:
+        name = on_a_terminal(short(one.id, 120))
         if one.wrong or one.path is None:
-            raise DataError(f"{one.id}: {one.wrong or 'no image'}")
+            raise DataError(f"{name}: {one.wrong or 'no image'}")
         width, height, turned = read_size(one.path)
         stored_size, upright = (width, height), (height, width) if turned > 4 else (width, height)
         turn = 1
         if one.size is not None and one.size != upright:
             if one.size != stored_size:
                 raise DataError(
-                    f"{one.id}: its boxes are of an image of {one.size[0]} x {one.size[1]} pixels, and the file has "
+                    f"{name}: its boxes are of an image of {one.size[0]} x {one.size[1]} pixels, and the file has "
                     f"{upright[0]} x {upright[1]}"
                 )
             turn = turned  # the boxes are of the image as it is stored
         size = stored_size if turn != 1 else upright
         objects = []
         for number, thing in enumerate(one.things, 1):
-            found = self.object(thing, one, size, f"{one.id}, {thing.where or f'object {number}'}")
+            found = self.object(thing, one, size, f"{name}, {thing.where or f'object {number}'}")
             if found is not None:
                 objects.append(_turned(found, turn, *stored_size) if turn != 1 else found)
         return {
@@ -172,14 +206,14 @@ class Builder:
     def object(self, thing: Thing, one: Annotated, size: tuple[int, int], name: str) -> dict[str, Any] | None:
         """An object as rows hold it; None if it cannot be used, which is counted. `name` is its name in messages."""
         if thing.wrong:
-            self._count(thing.wrong, name)
+            self.count(thing.wrong, name)
             return None
         if thing.label is None or (self.labels is not None and thing.label not in self.labels):
-            self._count(boxes.NO_CLASS, name)
+            self.count(boxes.NO_CLASS, name)
             return None
         box = boxes.numbers(thing.box)
         if box is None:
-            self._count(boxes.NUMBERS, name)
+            self.count(boxes.NUMBERS, name)
             return None
         width, height = size
         mask = thing.mask
@@ -189,20 +223,21 @@ class Builder:
         self.order.add(box, width, height)
         inside, wrong = boxes.checked(box, width, height)
         if wrong:
-            self._count(wrong, name)
+            self.count(wrong, name)
         if inside is None:
             return None
         area = thing.area if thing.area is not None and 0 < thing.area < 1e12 else inside[2] * inside[3]
         text: str | None = mask
         if one.relative and mask is not None:
             text = mask_text([[v * side for v, side in zip(p, size * (len(p) // 2), strict=True)] for p in mask])
-        if text == "" or (text is not None and text[0] == "{" and json.loads(text)["size"] != [height, width]):
-            self._count(boxes.NO_MASK, name)
+        if text is not None and (why := _wrong_mask(text, inside, width, height)):
+            self.count(why, name)
             text = None
         self.seen[thing.label] = None
         return {"box": inside, "label": thing.label, "crowd": thing.crowd, "area": float(area), "mask": text}
 
-    def _count(self, what: str, name: str) -> None:
+    def count(self, what: str, name: str) -> None:
+        """Count a problem, with the name of what has it."""
         self.found[what] += 1
         if len(shown := self.examples.setdefault(what, [])) < SHOWN:
             shown.append(name)
@@ -218,7 +253,8 @@ class Builder:
         for what, count in self.found.items():
             some = "; ".join(short(printable(name), 120) for name in self.examples[what])
             log.warning("%s: %d %s: %s%s", self.section.id, count, what, some, " ..." if count > SHOWN else "")
-            self.source.ignored[what] = count
+            if what != boxes.CLIPPED:  # these are used
+                self.source.ignored[what] = count
         self.source.labels = self.labels if self.labels is not None else sorted(self.seen)
         return self.source
 

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files, folders
 from pipelines.data.formats import _boxes
+from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
@@ -93,10 +94,16 @@ def _known(head: Sequence[str]) -> dict[str, int]:
     return found if complete and {"image", "label"} <= found.keys() else {}
 
 
+def _separator(line: str) -> str:
+    """The sign between the cells of a line: spreadsheets write semicolons in some countries."""
+    return max(",;\t", key=line.count)
+
+
 def _head(file: Path) -> dict[str, int]:
     try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            return _known(next(csv.reader([opened.readline(_MOST)]), []))
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as opened:
+            line = opened.readline(_MOST)
+            return _known(next(csv.reader([line], delimiter=_separator(line)), []))
     except (OSError, ValueError, csv.Error):
         return {}
 
@@ -105,7 +112,9 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str], bool]]:
     """The number of the line, the cells by our names, and whether the file is of Open Images."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
-            lines = csv.reader(opened)
+            start = opened.readline(_MOST)
+            opened.seek(0)
+            lines = csv.reader(opened, delimiter=_separator(start))
             head = next(lines)
             places = _known(head)
             open_images = {"ImageID", "LabelName", "XMin"} <= set(head)
@@ -142,13 +151,15 @@ def _thing(row: dict[str, str], names: dict[str, str], where: str) -> _boxes.Thi
     except (ValueError, KeyError):
         pass  # counted as a box without four numbers
     crowd = (row.get("crowd") or "").strip().lower() in ("1", "true")
-    return _boxes.Thing(box, names.get(label, label) or None, crowd, where=where)
+    return _boxes.Thing(box, _boxes.class_name(names.get(label, label)), crowd, where=where)
 
 
 def _images(
     root: Path, files: _boxes.Files, images: dict[str, list[_boxes.Thing]], relative: bool
 ) -> Iterator[_boxes.Annotated]:
     for image, things in images.items():
-        name = image if Path(image).suffix else f"{image}.jpg"
-        path, wrong = files.find(name if image else None, [root, root / "images"])
+        # a name without an ending is that of a JPEG in Open Images
+        names = [image] if Path(image).suffix.lower() in IMAGES.suffixes else [f"{image}.jpg", f"{image}.png", image]
+        tried = [files.find(name if image else None, [root, root / "images"]) for name in names]
+        path, wrong = next((one for one in tried if one[0]), tried[0])
         yield _boxes.Annotated(image or "a row without an image", path, things, None, wrong, relative)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import all_files, folders
+from pipelines.data.files import all_files, ends, folders
 from pipelines.data.formats import _boxes
 from pipelines.data.image import boxes
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
-from pipelines.utils.formatting import short
+from pipelines.utils.formatting import printable, short
 
-_START = 1 << 16  # bytes at both ends of a file that decide
 _PIECE = 8 << 20  # characters that are read at a time
 _MOST = 256 << 20  # characters of one entry
 
@@ -45,12 +44,15 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     lists = _lists(root)
     if not lists:
         raise DataError(f"data.id: {section.id} holds no JSON file of COCO with images, annotations and categories")
-    files = _boxes.Files(root if root.is_dir() else root.parent)
+    files = _boxes.Files(root if root.is_dir() else root.parent, closed=root.is_dir())
     read_ = {split: _Parsed(path) for split, path in lists.items()}
     labels = list(dict.fromkeys(name for one in read_.values() for name in one.labels()))
     builder = _boxes.Builder(section, labels)
     for split in list(read_):
-        builder.add(split, read_.pop(split).images(files))
+        parsed = read_.pop(split)
+        builder.add(split, parsed.images(files))
+        for thing in parsed.left():
+            builder.count(boxes.NO_IMAGE, f"{parsed.path.name}, {thing.where}")
     return builder.done()
 
 
@@ -75,13 +77,7 @@ def _lists(path: Path) -> dict[str, Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    try:
-        with file.open("rb") as opened:
-            both = opened.read(_START)
-            opened.seek(max(0, file.stat().st_size - _START))
-            both += opened.read()
-    except OSError:
-        return False
+    both = ends(file)
     started = both.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and b'"images"' in both
     return started and (b'"bbox"' in both or b'"segmentation"' in both or b'"categories"' in both)
 
@@ -103,8 +99,8 @@ class _Parsed:
                 raise DataError(f"{path}: {key} is to be a list of objects, got {short(str(entry), 40)!r}")
             if key == "images":
                 self.entries.append({name: entry.get(name) for name in kept})
-            elif key == "categories" and isinstance(entry.get("name"), str):
-                self.categories[_id(entry.get("id"))] = entry["name"].strip()
+            elif key == "categories":
+                self._add_category(entry)
             elif key == "annotations":
                 number += 1
                 mask, area = entry.get("segmentation"), entry.get("area")
@@ -121,6 +117,20 @@ class _Parsed:
         if lacking:
             raise DataError(f"{path}: COCO's JSON has a list {lacking!r}, and this file has none, or an empty one")
 
+    def _add_category(self, entry: dict[str, Any]) -> None:
+        number, name = _id(entry.get("id")), _boxes.class_name(entry.get("name"))
+        if number is None or name is None:
+            about = short(printable(str(entry)), 80)
+            raise DataError(f"{self.path}: a category has an id and a name, and one of them is {about}")
+        if self.categories.setdefault(number, name) != name:
+            names = f"{short(self.categories[number])!r} and {short(name)!r}"
+            raise DataError(f"{self.path}: the categories {names} have one id, {number}: give each an id of its own")
+
+    def left(self) -> Iterator[_boxes.Thing]:
+        """The objects of images that the file does not list, after `images` listed all."""
+        for things in self.things.values():
+            yield from things
+
     def labels(self) -> list[str]:
         """The names of the classes, in the file's order."""
         return list(self.categories.values())
@@ -128,8 +138,10 @@ class _Parsed:
     def images(self, files: _boxes.Files) -> Iterator[_boxes.Annotated]:
         stem, folder = self.path.stem, self.path.parent
         part = stem.rpartition("_")[2]
-        places = [base / sub for base in (folder, folder.parent) for sub in ("", part, f"images/{part}", "images")]
+        above = [] if folder == files.root and files.closed else [folder.parent]
+        places = [base / sub for base in (folder, *above) for sub in ("", part, f"images/{part}", "images")]
         known: set[Any] = set()
+        named: set[str] = set()
         for entry in self.entries:
             path, wrong = files.find(entry["file_name"], places)
             size = (entry["width"], entry["height"])
@@ -138,7 +150,10 @@ class _Parsed:
                 wrong = f"its id {number} is that of another image"
             known.add(number)
             things = [one._replace(label=self.categories.get(one.label)) for one in self.things.pop(number, [])]
-            name = str(entry["file_name"])
+            name = _boxes.plain_text(str(entry["file_name"]))
+            if path is not None and path in named:
+                raise DataError(f"{self.path}: two images have the file {short(name, 120)!r}: make them one image")
+            named.add(path or "")
             yield _boxes.Annotated(
                 f"{self.path.parent.name}/{name}" if stem.startswith("_annotations") else name,
                 path,
@@ -149,7 +164,12 @@ class _Parsed:
 
 
 def _id(value: Any) -> Any:
-    return value if isinstance(value, (int, str)) else None
+    """An id, by which 7, 7.0 and "7" are equal; None if it is no number or text."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else _boxes.plain_text(value)
+    return value if isinstance(value, int) else None
 
 
 def _around(mask: Any) -> list[float] | None:

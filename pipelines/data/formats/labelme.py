@@ -94,7 +94,7 @@ def _images(root: Path, files: _boxes.Files, listed: list[Path]) -> Iterator[_bo
 def _thing(shape: Any, number: int) -> _boxes.Thing:
     where = f"shape {number}"
     shape = shape if isinstance(shape, dict) else {}
-    label = shape.get("label") if isinstance(shape.get("label"), str) else None
+    label = _boxes.class_name(shape.get("label"))
     points, kind = shape.get("points"), shape.get("shape_type") or "polygon"
     try:
         xs, ys = [float(x) for x, _ in points], [float(y) for _, y in points]
@@ -112,4 +112,4 @@ def _thing(shape: Any, number: int) -> _boxes.Thing:
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
     flat = [value for point in zip(xs, ys, strict=True) for value in point]
     mask = None if kind == "rectangle" else _boxes.mask_text([flat])
-    return _boxes.Thing(box, label.strip() if label else None, mask=mask, where=where)
+    return _boxes.Thing(box, label, mask=mask, where=where)

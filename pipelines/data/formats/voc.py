@@ -7,6 +7,7 @@ The lists train.txt, val.txt and test.txt of `ImageSets/Main` are the splits; wi
 are corners that count pixels from 1. Objects marked `difficult` are regions that are not scored.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -18,6 +19,7 @@ from pipelines.data.files import all_files
 from pipelines.data.formats import _boxes
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
+from pipelines.utils.formatting import short
 
 _LARGEST = 8 << 20  # bytes of a file
 
@@ -99,7 +101,7 @@ def _images(root: Path, files: _boxes.Files, listed: list[Path]) -> Iterator[_bo
         size = (_number(found.findtext("size/width")), _number(found.findtext("size/height")))
         whole = (int(size[0]), int(size[1])) if size[0] and size[1] else None
         things = [_thing(one, number) for number, one in enumerate(found.findall("object"), 1)]
-        id_ = Path(path).relative_to(root).as_posix() if path else name
+        id_ = Path(os.path.relpath(path, root)).as_posix() if path else name
         yield _boxes.Annotated(id_, path, things, whole, wrong)
 
 
@@ -110,7 +112,7 @@ def _thing(one: Any, number: int) -> _boxes.Thing:
     if None not in corners:
         box = [left - 1, top - 1, right - left + (right >= left), bottom - top + (bottom >= top)]
         box = [left - 1, top - 1, right - left, bottom - top] if right <= left or bottom <= top else box
-    label = (one.findtext("name") or "").strip() or None
+    label = _boxes.class_name(one.findtext("name"))
     return _boxes.Thing(box, label, (one.findtext("difficult") or "").strip() == "1", where=f"object {number}")
 
 
@@ -131,7 +133,10 @@ def _parsed(file: Path) -> Any:
         data = file.read_bytes()
         if re.search(rb"<!\s*(DOCTYPE|ENTITY)", data, re.IGNORECASE) or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{file.name} has a DOCTYPE or is UTF-16, which are not read: save it as plain UTF-8 XML")
-        return ElementTree.fromstring(data)
+        found = ElementTree.fromstring(data)
+        if found.tag != "annotation":
+            raise DataError(f"{file.name} has a <{short(str(found.tag), 40)}> and no <annotation> of Pascal VOC")
+        return found
     except OSError as error:
         raise DataError(f"{file.name} cannot be read: {error.strerror}") from None
     except (ElementTree.ParseError, ValueError, RecursionError, LookupError) as error:

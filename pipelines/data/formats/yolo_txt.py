@@ -10,6 +10,7 @@ data.yaml names are used if they are in the data; its `download` is never run. A
 empty one, has no objects.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -23,7 +24,9 @@ from pipelines.data.image import boxes
 from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
-from pipelines.utils.formatting import short
+from pipelines.utils.formatting import printable, short
+
+log = logging.getLogger("graft")
 
 _LINE = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}")
 _LOOKED_AT = 20
@@ -60,7 +63,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
-    names = _names(root)
+    names, own = _about(root)
     if names is None:
         raise DataError(
             f"{section.id}: no data.yaml with `names`, and no classes.txt: Graft needs the names of classes"
@@ -69,7 +72,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     parts: dict[str, list[Path]] = {}
     for file in all_files(root):
         if _is_image(file):
-            parts.setdefault(_split(file.relative_to(root)), []).append(file)
+            parts.setdefault(_split(file.relative_to(root), own), []).append(file)
     if not parts:
         raise DataError(f"{section.id}: no images")
     for split, files in parts.items():
@@ -91,12 +94,16 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in IMAGES.suffixes
 
 
-def _split(file: Path) -> str:
+def _split(file: Path, own: dict[Path, str]) -> str:
+    """The split of an image: that of the folder which data.yaml names, or else by the names of its folders."""
+    for folder in file.parents:
+        if folder in own:
+            return own[folder]
     return next((split for part in file.parent.parts if (split := _boxes.role(part))), "train")
 
 
-def _names(root: Path) -> dict[int, str] | None:
-    """Number -> class. Raises DataError for a file that cannot be read."""
+def _about(root: Path) -> tuple[dict[int, str] | None, dict[Path, str]]:
+    """What data.yaml or classes.txt says: number -> class, and folder -> split. Raises DataError."""
     import yaml
 
     listed = sorted(f for f in all_files(root, deep=False) if f.suffix.lower() in (".yaml", ".yml"))
@@ -109,16 +116,54 @@ def _names(root: Path) -> dict[int, str] | None:
             raise DataError(f"{file}: cannot be read: {str(error).splitlines()[0][:120]}") from None
         names: Any = found.get("names") if isinstance(found, dict) else None
         if isinstance(names, list) and names:
-            return {number: str(name).strip() for number, name in enumerate(names)}
+            names = dict(enumerate(names))
         if isinstance(names, dict) and names:
-            if not all(type(number) is int for number in names):
-                raise DataError(f"{file}: names: each class has a number, got {short(str(next(iter(names))), 40)!r}")
-            return {number: str(name).strip() for number, name in sorted(names.items())}
+            return _classes(names, file), _folders(found, file)
     plain = next((p for n in ("classes.txt", "obj.names", "labels/classes.txt") if (p := root / n).is_file()), None)
     if plain is None:
-        return None
+        return None, {}
     lines = plain.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    return {number: line.strip() for number, line in enumerate(lines) if line.strip()} or None
+    return {number: name for number, line in enumerate(lines) if (name := _boxes.class_name(line))} or None, {}
+
+
+def _classes(names: dict[Any, Any], file: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for number, value in names.items():
+        if type(number) is not int:
+            about = type(number).__name__ if isinstance(number, tuple) else short(str(number), 40)
+            raise DataError(f"{file}: names: each class has a number, got {about!r}")
+        name = _boxes.class_name(value)
+        if name is None:  # `no` and `null` are not text in YAML
+            about = f"a {type(value).__name__}" if isinstance(value, (list, dict)) else repr(value)
+            raise DataError(f"{file}: names: class {number} is {about}: give its name as text, in quotes")
+        found[number] = name
+    return dict(sorted(found.items()))
+
+
+def _folders(found: dict[Any, Any], file: Path) -> dict[Path, str]:
+    """The folders that data.yaml names for splits. One that is not below its own is warned of, and not read."""
+    root, base = file.parent.resolve(), found.get("path")
+    own: dict[Path, str] = {}
+    for key in ("train", "val", "test"):
+        value = found.get(key)
+        for name in value if isinstance(value, list) else [value]:
+            if not isinstance(name, str) or not name or "\0" in name:
+                continue
+            # Roboflow writes ../train/images, and means a folder next to the file
+            plain = re.sub(r"^(\.\.?/)+", "", name.replace("\\", "/"))
+            tried = [root / str(base) / name if isinstance(base, str) else root / name, root / name, root / plain]
+            there = [place.resolve() for place in tried if "\0" not in str(place) and place.is_dir()]
+            inside = next((p.relative_to(root) for p in there if p != root and p.is_relative_to(root)), None)
+            if inside is not None:
+                own[inside] = _boxes.role(key) or key
+            else:
+                log.warning(
+                    "%s: %s: %s is no folder below that of the file: names of folders decide",
+                    file,
+                    key,
+                    printable(short(name, 120)),
+                )
+    return own
 
 
 def _images(root: Path, files: list[Path], names: dict[int, str]) -> Iterator[_boxes.Annotated]:

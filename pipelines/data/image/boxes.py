@@ -22,7 +22,12 @@ NUMBERS = "boxes without four finite numbers"
 OUTSIDE = "boxes outside of their image"
 CLIPPED = "boxes that left their image, clipped at its edge"
 NO_CLASS = "boxes of an unknown class"
+NO_IMAGE = "boxes of an image that the file does not list"
 NO_MASK = "masks that cannot be read"
+OTHER_MASK = "masks that lie outside of their box"
+
+FAR = 1 << 17  # pixels: no image is that wide
+LONG = 1 << 25  # pixels of an outline, at most
 
 CORNERS = "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
 
@@ -58,6 +63,7 @@ class Order:
 
     def __init__(self) -> None:
         self.boxes = self.wrong = self.relative = self.corners = self.exchanged = self.outside = self.pixels = 0
+        self.reversed = 0
 
     def add(self, box: Sequence[float], width: int, height: int) -> None:
         """Count one box, as it is in the file, with the size of its image."""
@@ -67,6 +73,7 @@ class Order:
         self.relative += 0 <= a <= 1 and 0 <= b <= 1 and 0 < c <= 1 and 0 < d <= 1 and min(width, height) > 4
         if not (fits and a + c <= width + SLACK and b + d <= height + SLACK):
             self.wrong += 1
+            self.reversed += c < 0 or d < 0
             self.outside += a >= width or b >= height or a + c <= 0 or b + d <= 0
         self.corners += fits and a < c <= width + SLACK and b < d <= height + SLACK
         self.exchanged += fits and a + c <= height + SLACK and b + d <= width + SLACK
@@ -89,6 +96,11 @@ class Order:
             return CORNERS
         if self.exchanged > 0.98 * self.boxes:
             return "x and y of the boxes seem to be exchanged (y, x, height, width)"
+        if self.reversed * 2 > self.boxes:
+            return (
+                f"{self.reversed} of {self.boxes} boxes are upside down: their corners are in another order, or the "
+                "numbers are sizes where corners are wanted"
+            )
         if self.outside * 2 > self.boxes:
             return (
                 f"{self.outside} of {self.boxes} boxes lie outside of their images: they are of images of another size"
@@ -100,18 +112,31 @@ class Order:
 
 
 def polygons(found: Any) -> list[list[float]] | None:
-    """COCO's polygons (flat lists of x and y, at least three points each); None if they are not."""
+    """COCO's polygons (flat lists of x and y, at least three points each); None if they are not.
+
+    The C code that fills them takes memory for every pixel of their outline, and does not ask whether it got it.
+    """
     if not isinstance(found, list) or not found:
         return None
     for polygon in found:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
         try:
-            if not math.isfinite(math.fsum(polygon)):
+            most = max(map(abs, polygon))
+            if not math.isfinite(math.fsum(polygon)) or most > FAR:
+                return None
+            if most * len(polygon) > LONG and _outline(polygon) > LONG:
                 return None
         except (TypeError, ValueError, OverflowError):
             return None
     return found
+
+
+def _outline(polygon: list[float]) -> float:
+    """The pixels along the outline of a polygon, about."""
+    xs, ys = polygon[::2], polygon[1::2]
+    ends = zip(xs, xs[1:] + xs[:1], ys, ys[1:] + ys[:1], strict=True)
+    return math.fsum(max(abs(a - b), abs(c - d)) for a, b, c, d in ends)
 
 
 def run_lengths(found: Any) -> dict[str, Any] | None:
@@ -204,10 +229,13 @@ class LabelledBoxes(Encoding):
             masks = [decoded(one["mask"], height, width) for one in objects] if self.masks else None
         except DataError as error:
             raise DataError(f"{row['id']}: {short(str(error), 200)}") from None
+        area = np.array([one["area"] for one in objects], dtype=np.float32)
         if image.size != (width, height):
             from PIL import Image
 
-            boxes *= np.array([image.width / width, image.height / height] * 2, dtype=np.float32)
+            wide, high = image.width / width, image.height / height
+            boxes *= np.array([wide, high] * 2, dtype=np.float32)
+            area *= wide * high
             if masks is not None:
                 nearest = Image.Resampling.NEAREST
                 masks = [np.array(Image.fromarray(one).resize(image.size, nearest)) for one in masks]
@@ -218,7 +246,7 @@ class LabelledBoxes(Encoding):
             "boxes": boxes,
             "classes": np.array([self.number_of[one["label"]] for one in objects], dtype=np.int64),
             "crowd": np.array([bool(one["crowd"]) for one in objects], dtype=bool),
-            "area": np.array([one["area"] for one in objects], dtype=np.float32),
+            "area": area,
             "masks": masks,
             "size": (image.height, image.width),
         }

@@ -98,8 +98,16 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
     found.drawn = drawn
     for key in trial.big:
         found.absent.setdefault(key, (tuple(batch[key].shape[1:]), batch[key].dtype))
-    found.anew += [k for k, v in batch.items() if isinstance(v, list) and len(json.dumps(v)) > BIG * len(v)]
+    found.anew += [k for k, v in batch.items() if isinstance(v, list) and _not_stored(v)]
     return found
+
+
+def _not_stored(values: list[Any]) -> bool:
+    """Whether a list is too long to be stored, or holds what JSON has no form for: the boxes of a detector."""
+    try:
+        return len(json.dumps(values)) > BIG * len(values)
+    except TypeError:
+        return True
 
 
 def _picks(lengths: np.ndarray | None, n: int) -> tuple[list[int], list[int]]:

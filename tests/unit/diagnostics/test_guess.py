@@ -160,15 +160,19 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "a list of texts": (lambda f: file(f, "t.jsonl", '{"text": "one"}\n'), ("more than one task", "texts_gpt2")),
     "COCO": (
         lambda f: file(pictures(f, "train2017/1.jpg"), "annotations/instances.json", json.dumps(COCO)).parents[1],
-        ("with boxes, in the layout `coco`", "no task"),
+        ("with boxes, in the layout `coco`", "more than one task", "my_boxes_", "my_masks_"),
     ),
     "YOLO": (
         lambda f: file(pictures(f, "images/1.jpg"), "labels/1.txt", "0 0.5 0.5 0.2 0.2\n").parents[1],
-        ("with boxes, in the layout `yolo_txt`", "no task"),
+        ("with boxes, in the layout `yolo_txt`", "more than one task", "my_boxes_", "my_masks_"),
     ),
     "YOLO's files beside the photos": (
         lambda f: file(pictures(f, "1.jpg"), "1.txt", "0 0.5 0.5 0.2 0.2\n").parent,
-        ("with boxes, in the layout `yolo_txt`", "no task"),
+        ("with boxes, in the layout `yolo_txt`", "more than one task", "my_boxes_", "my_masks_"),
+    ),
+    "COCO in an inner folder": (
+        lambda f: file(pictures(f, "a/b/train2017/1.jpg"), "a/b/annotations/1.json", json.dumps(COCO)).parents[3],
+        ("boxes in COCO's JSON (1.json) in an inner folder (give that folder)",),
     ),
     "masks": (lambda f: pictures(f, "images/1.png", "masks/1.png"), ("label maps", "no task")),
     "masks by their endings": (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from pipelines.config.recipe import ModelSection
 from pipelines.errors import ModelError
@@ -151,6 +152,76 @@ def test_a_crowd_is_no_object_and_no_background():
     assert crowded(torch.cat([alone, inside]), target["crowds"]).tolist() == [False, True]
 
 
+@pytest.mark.parametrize("most", [5, 60, 5000])
+def test_proposals_are_those_of_torchvision(most):
+    torch.manual_seed(0)
+    model, _family = detection.build(_source("fasterrcnn", proposals=most), ["a", "b"])
+    rpn = model.rpn.eval()
+    counts = [900, 300, 4]
+    corners = torch.rand(2, sum(counts), 2) * 80
+    boxes = torch.cat([corners, corners + torch.rand(2, sum(counts), 2) * 40], dim=2)
+    boxes[0, 10:20, 2:] = boxes[0, 10:20, :2]  # empty
+    scores = (torch.randperm(2 * sum(counts))[:, None] / sum(counts) - 1) * 4  # all different
+    asked = (boxes, scores, [(100, 90), (96, 96)], counts)
+    found, expected = rpn.filter_proposals(*asked), RegionProposalNetwork.filter_proposals(rpn, *asked)
+    for number in range(2):
+        assert torch.equal(found[0][number], expected[0][number])
+        assert torch.allclose(found[1][number], expected[1][number])
+    assert len(found[0][0]) == most or len(found[0][0]) < 1200
+
+
+@pytest.mark.parametrize("architecture", ["maskrcnn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn"])
+def test_regions_are_taken_at_the_strides_of_the_feature_maps(architecture):
+    config = {"model_type": "torchvision", "architecture": architecture, "image_size": 256}
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(Weights(None, config | (SMALL if masks else {}), True), ["a"], masks=masks)
+    wide = family.example(_example(0, [[10, 10, 50, 60]], size=(64, 256)))
+    with torch.no_grad():
+        maps = model.eval().backbone(torch.zeros(1, 3, 256, 256))
+    heads = model.roi_heads
+    for pool in (heads.box_roi_pool, heads.mask_roi_pool) if masks else (heads.box_roi_pool,):
+        strides = [256 // maps[name].shape[-1] for name in pool.featmap_names if name in maps]
+        family.detect(model, family.collate([wide, wide]))
+        assert [1 / scale for scale in pool.scales] == strides
+        assert [pool.map_levels.k_min, pool.map_levels.k_max] == [np.log2(strides[0]), np.log2(strides[-1])]
+
+
+def test_heads_have_the_channels_of_the_configuration(tmp_path):
+    source = _source("maskrcnn", head_channels=24, mask_channels=8)
+    model, family = detection.build(source, ["a", "b"], masks=True)
+    family.save(model, tmp_path)
+    heads = detection.load(tmp_path, masks=True)[0].roi_heads
+    assert heads.box_head.fc7.out_features == heads.box_predictor.cls_score.in_features == 24
+    assert [heads.mask_head[0][0].in_channels, heads.mask_head[3][0].out_channels] == [16, 8]
+    assert heads.mask_predictor.mask_fcn_logits.in_channels == 8
+
+
+def test_only_dense_detectors_pad_to_a_square():
+    sizes = {}
+    for architecture in ("fasterrcnn", "retinanet"):
+        model, family = detection.build(_source(architecture), ["a", "b"])
+        sizes[architecture] = list(model.transform(_batch(family, EXAMPLES[:1])["pixels"])[0].tensors.shape[2:])
+    assert sizes == {"fasterrcnn": [64, 96], "retinanet": [96, 96]}
+
+
+@pytest.mark.parametrize("size", [96, None])
+@pytest.mark.parametrize("architecture", ["fasterrcnn", "retinanet"])
+def test_detections_do_not_depend_on_other_images(architecture, size):
+    torch.manual_seed(0)
+    model, family = detection.build(_source(architecture, image_size=size), ["a", "b"])
+    family.sides = (size or 64,) * 2
+    (model.roi_heads if architecture == "fasterrcnn" else model).score_thresh = 0.0
+    examples = [
+        _example(seed, [], size=shape) for seed, shape in enumerate([(80, 120), (120, 80), (80, 118), (96, 96)])
+    ]
+    together = family.detect(model, _batch(family, examples))
+    for example, found in zip(examples, together, strict=True):
+        (alone,) = family.detect(model, _batch(family, [example]))
+        assert len(alone.boxes) > 0
+        assert found.boxes == pytest.approx(alone.boxes, abs=0.01)
+        assert found.scores == pytest.approx(alone.scores, abs=1e-4)
+
+
 def test_bf16():
     model, family = detection.build(_source("maskrcnn"), ["a", "b"], masks=True)
     batch = _batch(family, EXAMPLES)
@@ -175,6 +246,9 @@ def test_an_id_names_an_architecture():
         ({"architecture": "fasterrcnn", "backbone": "no_such"}, "no_such"),
         ({"architecture": "ssd300_vgg16", "proposals": 5}, "proposals"),
         ({"architecture": "maskrcnn_resnet50_fpn"}, "instance segmentation"),
+        ({"architecture": "fasterrcnn", "backbone": "resnet18", "head_channels": 0}, "head_channels"),
+        ({"architecture": "fasterrcnn", "backbone": "resnet18", "mask_channels": 64}, "Mask R-CNN with"),
+        ({"architecture": "fasterrcnn_resnet50_fpn", "head_channels": 64}, "with a timm backbone"),
     ],
 )
 def test_impossible_configurations(config, said):

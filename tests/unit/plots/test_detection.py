@@ -22,6 +22,27 @@ def test_a_box_and_a_mask_are_drawn_where_they_are() -> None:
     assert image.getcolors() == [(160_000, (255, 255, 255))]  # the image itself is not changed
 
 
+def test_labels_do_not_cover_each_other_and_can_be_read_on_images_of_any_size() -> None:
+    boxes = [[10, 20, 50, 60]] * 3
+    teal, blue, red = (0, 128, 128), (0, 0, 255), (255, 0, 0)
+    for size in (80, 2000):
+        scaled = [[value * size / 80 for value in box] for box in boxes]
+        image = Image.new("RGB", (size, size), "white")
+        shown = detection.draw(image, scaled, ["cat"] * 3, [0.9, 0.8, 0.7], colours=["teal", "blue", "red"], side=400)
+        assert shown.size == (400, 400)
+        rows = np.asarray(shown)[:, 52]  # a column through the beginning of all labels
+        heights = [int((rows == colour).all(-1).sum()) for colour in (teal, blue, red)]
+        assert min(heights) >= 10
+
+
+def test_labels_stay_in_the_image() -> None:
+    image = Image.new("RGB", (100, 60), "white")
+    box = [90, 0, 100, 60]
+    shown = np.asarray(detection.draw(image, [box, box], ["one", "two"], colours=["teal", "blue"]))
+    for colour in ((0, 128, 128), (0, 0, 255)):
+        assert (shown == colour).all(-1).sum() > 100
+
+
 def test_wrong_and_missed_boxes_are_orange_and_rank_by_their_cost() -> None:
     (record,) = hand_made()
     sheet = detection.beside(Image.new("RGB", (300, 100), "white"), record, LABELS.__getitem__, threshold=0.1)
