@@ -183,7 +183,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
     )
     try:
         adapted = get_peft_model(model, config)
-    except NotImplementedError as error:  # of a detector whose layers share their head
+    except RuntimeError as error:  # PEFT looks for the text embedding of a detector whose layers share their head
         raise ModelError(f"model.adapter: LoRA does not fit {type(model).__name__}; leave adapter out") from error
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
