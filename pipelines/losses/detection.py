@@ -12,13 +12,23 @@ from transformers.loss.loss_d_fine import DFineLoss
 MATCHED, OTHERS = "ddf_matched", "ddf_others"
 
 
+class NotFinite(Exception):
+    """A model's boxes or scores are NaN, so no object can be matched with one of them."""
+
+
 def in_float32(model: Any) -> None:
-    """Compute the loss of a model in float32, also under autocast: objects are matched in NumPy, without bfloat16."""
+    """Compute the loss of a model in float32, also under autocast: objects are matched in NumPy, without bfloat16.
+
+    It raises NotFinite.
+    """
     computed: Callable[..., Any] = d_fine if model.config.model_type == "d_fine" else model.loss_function
 
     def loss(logits: Tensor, *given: Any, **named: Any) -> Any:
+        given = (logits, *given)
+        if any(isinstance(one, Tensor) and bool(one.isnan().any()) for one in (*given, *named.values())):
+            raise NotFinite
         with torch.autocast(logits.device.type, enabled=False):
-            return computed(*map(_float32, (logits, *given)), **{name: _float32(one) for name, one in named.items()})
+            return computed(*map(_float32, given), **{name: _float32(one) for name, one in named.items()})
 
     model.loss_function = loss
 

@@ -181,7 +181,10 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
         modules_to_save=heads or None,
         fan_in_fan_out=all(isinstance(fits[n], Conv1D) for n in targets),
     )
-    adapted = get_peft_model(model, config)
+    try:
+        adapted = get_peft_model(model, config)
+    except RuntimeError as error:  # PEFT looks for the text embedding of a detector whose layers share their head
+        raise ModelError(f"model.adapter: LoRA does not fit {type(model).__name__}; leave adapter out") from error
     for part in adapted.modules():
         if isinstance(part, LoraLayer):
             # mixed precision casts what must be cast; otherwise inputs would go to float32 and back

@@ -127,7 +127,10 @@ class Transformers:
         if self.masks:
             for label, masks in zip(labels, batch["masks"], strict=True):
                 label["masks"] = masks.to(device)
-        output = model(pixel_values=batch["pixel_values"], labels=labels)
+        try:
+            output = model(pixel_values=batch["pixel_values"], labels=labels)
+        except losses.NotFinite:  # the training stops at such a loss, with advice
+            return torch.full((), torch.nan, device=device, requires_grad=True)
         of_boxes = self._divided(batch, device) / max(1.0, counts["boxes"])
         if self.masks:
             # without an object the library's losses of masks are empty tensors, and so is its sum

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForObjectDetection, RfDetr
 
 from pipelines.errors import ModelError
 from pipelines.models import cpu_kernels, detection
+from pipelines.models.adapters import add_adapter
 from pipelines.models.detection_transformers import HEAD
 from pipelines.models.source import Weights
 from tests.support.tiny_detectors import CONFIGS, examples
@@ -236,6 +238,23 @@ def test_a_detector_may_train_without_noisy_boxes() -> None:
     assert family.loss(model.train(), batch, family.counts(batch)).isfinite()
     with pytest.raises(ModelError, match="num_denoising is -1, and must be 0 or more"):
         detection.build(Weights(None, CONFIGS["rt_detr"] | {"num_denoising": -1}), LABELS, 128)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_that_diverged_has_no_finite_loss(kind: str) -> None:
+    model, family = built(kind)
+    batch = batch_of(family, examples())
+    loss = family.loss(model.train(), batch | {"pixel_values": batch["pixel_values"] * torch.nan}, family.counts(batch))
+    assert loss.isnan()
+    loss.backward()
+    assert family.loss(model, batch, family.counts(batch)).isfinite()
+
+
+def test_lora_is_refused_where_layers_share_their_head() -> None:
+    model, family = built("rt_detr_v2")
+    adapter = SimpleNamespace(kind="lora", rank=2, alpha=None, dropout=0.0, targets=None)
+    with pytest.raises(ModelError, match="LoRA does not fit RTDetrV2ForObjectDetection; leave adapter out"):
+        add_adapter(model, family.layers(model)[-1], adapter)
 
 
 def test_a_step_in_bfloat16_has_gradients() -> None:
