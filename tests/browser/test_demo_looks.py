@@ -1,4 +1,4 @@
-"""How the demos of all ten tasks look: on a phone, a tablet and a desktop, in light and dark mode, at every moment."""
+"""How the demos of all tasks look: on a phone, a tablet and a desktop, in light and dark mode, at every moment."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The reports of all ten tasks, measured in Chromium: at three widths, in light and in dark mode."""
+"""The reports of all tasks, measured in Chromium: at three widths, in light and in dark mode."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Visitors with bad intentions: every event of the demos of all ten tasks, over HTTP, with values that no page sends.
+"""Visitors with bad intentions: every event of the demos of all tasks, over HTTP, with values that no page sends.
 
 tests/unit/apps/test_visitor.py tests how many resources one visitor may use.
 """
@@ -17,7 +17,7 @@ import pytest
 from tests.support import hostile, tiny_audio
 from tests.support.hostile import MISSING, REFUSED, SECRET, Demo
 
-pytestmark = pytest.mark.integration  # ten demos in one separate process
+pytestmark = pytest.mark.integration  # all demos in one separate process
 
 FILES = ("image", "audio")
 GROWTH = 300  # MB by which the memory of the server may grow
@@ -25,7 +25,7 @@ GROWTH = 300  # MB by which the memory of the server may grow
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The ten demos in a process of their own."""
+    """The demos in a process of their own."""
     root = tmp_path_factory.mktemp("demos")
     uploads, outside = root / "uploads", root / "outside"
     for folder in (uploads, outside, root / "models"):

@@ -1,4 +1,4 @@
-"""The demos of all ten tasks in one process, each at its own address: `python -m tests.support.ten_demos FOLDER`.
+"""The demos of all tasks in one process, each at its own address: `python -m tests.support.ten_demos FOLDER`.
 
 Models are tiny and untrained, each with an example; where FOLDER has a finished run TASK/run, its demo is shown. The
 first line on stdout is a JSON object: task -> address.
@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.support import tiny, tiny_audio, tiny_diffusion, tiny_text, tiny_whisper
+from tests.support import tiny, tiny_audio, tiny_boxes, tiny_diffusion, tiny_text, tiny_whisper
 
 TEXT = "the song was made by ada in rome"
 
@@ -27,6 +27,8 @@ def models() -> dict[str, Callable[[Path], Path]]:
         "audio-classification": lambda folder: tiny_audio.wav2vec2(folder, "Wav2Vec2ForSequenceClassification"),
         "fill-mask": lambda folder: tiny_text.bert(folder, "BertForMaskedLM"),
         "image-classification": tiny.vit,
+        "instance-segmentation": lambda folder: tiny_boxes.model(folder, "maskrcnn"),
+        "object-detection": lambda folder: tiny_boxes.model(folder, "ssdlite320_mobilenet_v3_large"),
         "question-answering": tiny_text.bert,
         "speech-recognition-ctc": tuned_model,
         "speech-recognition-seq2seq": tiny_whisper.whisper,

@@ -1,4 +1,4 @@
-"""Finished runs of all ten tasks, each trained for a few steps: `python -m tests.support.ten_runs FOLDER`."""
+"""Finished runs of all tasks, each trained for a few steps: `python -m tests.support.ten_runs FOLDER`."""
 
 import importlib
 import sys

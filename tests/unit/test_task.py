@@ -78,7 +78,7 @@ def test_a_task_has_at_most_thirty_three_names() -> None:
 
 
 def test_no_name_is_there_for_one_task_alone() -> None:
-    """At least two tasks use each optional name (of the ten tasks and the contract's toy)."""
+    """At least two tasks use each optional name (of the tasks and the contract's toy)."""
     optional = {
         name
         for name in public_names(Task)

@@ -172,7 +172,7 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     ),
     "COCO in an inner folder": (
         lambda f: file(pictures(f, "a/b/train2017/1.jpg"), "a/b/annotations/1.json", json.dumps(COCO)).parents[3],
-        ("boxes in COCO's JSON (1.json) in an inner folder (give that folder)",),
+        ("boxes and masks in COCO's JSON (1.json) in an inner folder (give that folder)",),
     ),
     "masks": (lambda f: pictures(f, "images/1.png", "masks/1.png"), ("label maps", "no task")),
     "masks by their endings": (
