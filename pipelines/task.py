@@ -110,8 +110,6 @@ class Task(ABC):
     name: ClassVar[str]  # the file name with dashes
     hub: ClassVar[HubSpec]
     Options: ClassVar[type[BaseModel]]
-    features_can_be_kept: ClassVar[bool] = True
-    """Whether features of frozen layers may be cached. A detector uses its head several times in one pass."""
 
     def __init__(self, options: BaseModel | None = None) -> None:
         self.options: Any = options if options is not None else self.Options()

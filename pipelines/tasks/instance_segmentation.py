@@ -32,7 +32,6 @@ class InstanceSegmentation(Task):
     name = "instance-segmentation"
     hub = HubSpec("image-segmentation", "transformers", ("ForInstanceSegmentation",))
     Options = Options
-    features_can_be_kept = False
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

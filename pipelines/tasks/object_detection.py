@@ -33,7 +33,6 @@ class ObjectDetection(Task):
     name = "object-detection"
     hub = HubSpec("object-detection", "transformers", ("ForObjectDetection",))
     Options = Options
-    features_can_be_kept = False
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

@@ -484,7 +484,6 @@ class Trainer:
         frozen_share = sum(p.numel() for m in edge.frozen.values() for p in m.parameters()) / max(1, self.parameters[0])
         # With an adapter every layer has something that trains, so there is no edge to record at.
         inside = (not draws and (self.recipe.model.adapter or self.sharded)) or len(self.task.phases) > 1
-        inside = inside or not self.task.features_can_be_kept
         if frozen_share < 0.1 or inside or self.recipe.data.cache_gb == 0:
             yield examples, validation
             return

@@ -72,6 +72,8 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
     lengths = examples.lengths
     picks, short = _picks(lengths, len(examples))
     batch, read = _batch(examples, picks, device)
+    if any(isinstance(values, list) and _hold_tensors(values) for values in batch.values()):
+        return None  # a detector matches its objects with features of several layers
     drawn = frozenset(examples.drawn([None], ["probe"]))
     trial = _Trial(task, model, edge, batch, drawn)
     if not short or lengths is None:
@@ -98,16 +100,16 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
     found.drawn = drawn
     for key in trial.big:
         found.absent.setdefault(key, (tuple(batch[key].shape[1:]), batch[key].dtype))
-    found.anew += [k for k, v in batch.items() if isinstance(v, list) and _not_stored(v)]
+    found.anew += [k for k, v in batch.items() if isinstance(v, list) and len(json.dumps(v)) > BIG * len(v)]
     return found
 
 
-def _not_stored(values: list[Any]) -> bool:
-    """Whether a list is too long to be stored, or holds what JSON has no form for: the boxes of a detector."""
-    try:
-        return len(json.dumps(values)) > BIG * len(values)
-    except TypeError:
-        return True
+def _hold_tensors(values: list[Any]) -> bool:
+    """Whether a list has tensors for each example, such as its boxes."""
+    import torch
+
+    parts = [part for value in values for part in (value.values() if isinstance(value, dict) else [value])]
+    return any(isinstance(part, torch.Tensor) for part in parts)
 
 
 def _picks(lengths: np.ndarray | None, n: int) -> tuple[list[int], list[int]]:
