@@ -119,10 +119,15 @@ const begin = (root) => {
   };
   const source = () => film || image;
   const size = () => film ? [film.videoWidth, film.videoHeight] : [image.naturalWidth, image.naturalHeight];
+  // a small photo is drawn larger, so that its labels do not hide it
+  const drawn = () => {
+    const [width, height] = size(), zoom = film ? 1 : Math.max(1, 720 / Math.max(width, height));
+    return [Math.round(width * zoom), Math.round(height * zoom)];
+  };
   const here = () => film ? kept().filter(one => one.image_id === frame()) : kept();
 
   const draw = () => {
-    const [width, height] = size();
+    const [width, height] = drawn();
     if (!width) return;
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     if (film) {  // the place of its pictures, which may leave bars at two sides
@@ -131,7 +136,7 @@ const begin = (root) => {
     }
     const context = canvas.getContext('2d');
     context.clearRect(0, 0, width, height);
-    if (!film) context.drawImage(image, 0, 0);
+    if (!film) context.drawImage(image, 0, 0, width, height);
     picture(found, here(), context, width, width / (canvas.clientWidth || width));
     const at = part(root, '.graft-times line');
     if (at) for (const side of ['x1', 'x2']) at.setAttribute(side, film.currentTime);
@@ -201,7 +206,7 @@ const begin = (root) => {
       save(new Blob(lines, {type: 'text/plain'}), '.txt');
     },
     png: () => {
-      const sheet = document.createElement('canvas'), [width, height] = size();
+      const sheet = document.createElement('canvas'), [width, height] = drawn();
       [sheet.width, sheet.height] = [width, height];
       const context = sheet.getContext('2d');
       context.drawImage(source(), 0, 0, width, height);

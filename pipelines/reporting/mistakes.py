@@ -71,6 +71,8 @@ class Mistake:
     """The texts of the row: name -> its parts."""
     picture: bytes | None = None
     """A small JPEG."""
+    wide: bool = False
+    """Whether the picture has parts next to each other, which need width."""
     recording: bytes | None = None
     """A short MP3 or FLAC."""
     origin: Origin = NOWHERE
@@ -291,7 +293,7 @@ def wrong_boxes(
         missed = ", ".join(called(record["true"]["classes"][place]) for place in found.missed)
         sheet = beside(read_image(row["image"], white=white), record, called, masks, threshold, side=400)
         picture = thumbnail(sheet, max(sheet.size))
-        return Mistake(missed or None, wrong or None, names=("Missed", "Wrong boxes"), picture=picture)
+        return Mistake(missed or None, wrong or None, names=("Missed", "Wrong boxes"), picture=picture, wide=True)
 
     return MistakeSpec(
         rank=rank,
@@ -433,6 +435,7 @@ def _mistake(folder: Path, one: Mapping[str, Any], room: int) -> Mistake:
             for name, pieces in one["texts"].items()
         },
         picture=_file(folder, one["picture"], room),
+        wide=one.get("wide") is True,
         recording=_file(folder, one["recording"], room),
         origin=Origin(str(place["text"]), None if place["file"] is None else Path(place["file"])),
     )
