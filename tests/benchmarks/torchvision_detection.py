@@ -124,11 +124,13 @@ def main() -> None:
         times(given, [given.memory])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return
-    seconds = {name: statistics.median(taken) for name, taken in times(given, NAMES).items()}
-    for name in NAMES:  # in processes of their own, because a process has one peak
+    peaks = {}
+    for name in NAMES:  # in processes of their own, and first: a process inherits the peak of the one that starts it
         command = [sys.executable, "-m", "tests.benchmarks.torchvision_detection", *sys.argv[1:], "--memory", name]
-        peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-        print(f"{name:12} {given.batch / seconds[name]:6.2f} images/s, peak memory {peak:,} MB")
+        peaks[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    seconds = {name: statistics.median(taken) for name, taken in times(given, NAMES).items()}
+    for name in NAMES:
+        print(f"{name:12} {given.batch / seconds[name]:6.2f} images/s, peak memory {peaks[name]:,} MB")
     print(f"ratio        {seconds['torchvision'] / seconds['graft']:6.2f}")
 
 
