@@ -63,7 +63,13 @@ def check(recipe: Recipe) -> Iterator[str]:
     reading = time.perf_counter() - began
     skips.add("train", [(str(index), why) for index, why in micro.skipped])
     batch = micro.batch
-    shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.items() if hasattr(v, "shape"))
+    # images of several sizes are a list
+    first = {key: value[0] if isinstance(value, list) and value else value for key, value in batch.items()}
+    shapes = ", ".join(
+        f"{len(batch[key])} x {key} {tuple(of.shape)}" if isinstance(batch[key], list) else f"{key} {tuple(of.shape)}"
+        for key, of in first.items()
+        if hasattr(of, "shape")
+    )
     precision = recipe.train.precision if recipe.train.precision != "auto" else hardware.best_precision(model)
     with torch.no_grad():
         loss = float(task.loss(model, batch, task.counts(batch), task.phases[0].name, 0))

@@ -206,6 +206,10 @@ def intervals(
     values = resampling.resampled(lambda weights: task.summarize(found, weights), units, seed=seed)
     exact = resampling.exact(found, units)
     defined = {name: of for name, of in values.items() if np.isfinite(of).any()}
-    known = {name: exact.get(name) or resampling.bounds(of, count) for name, of in defined.items()}
+    own = task.summarize(found, found.ones()) if found.lifted else {}
+    known = {
+        name: exact.get(name) or resampling.bounds(of, count, float(own[name]) if name in found.lifted else None)
+        for name, of in defined.items()
+    }
     bounds = {name: of for name, of in known.items() if of is not None}
     return bounds, {"resamples": resampling.RESAMPLES, "exact": [name for name in bounds if name in exact]}

@@ -42,6 +42,8 @@ METRICS = {
     "f1": "max",
     "count_error": "min",
 }
+# precision at a recall is the highest one from there on, and the highest of noisier values is higher
+LIFTED = tuple(name for name in METRICS if name.startswith("ap"))
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # intersection over union
 RECALLS = np.linspace(0, 1, 101)
 MOST = 100  # detections of one class in one image
@@ -236,7 +238,7 @@ def statistics(
     columns["guesses"] = (sure & (columns["left_out_all"] & 1 == 0)).sum(1)
     columns["objects"] = np.array([int((~image.crowd).sum()) for image in images])
     columns["classes"] = np.full(len(records), len(labels))
-    return Statistics([record["id"] for record in records], columns)
+    return Statistics([record["id"] for record in records], columns, lifted=LIFTED)
 
 
 def _check_classes(record: Record, image: _Image, labels: Sequence[str]) -> None:

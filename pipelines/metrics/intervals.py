@@ -60,13 +60,20 @@ def tail(count: int) -> float:
     return float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, OUTSIDE)))
 
 
-def bounds(values: np.ndarray, count: int) -> list[float] | None:
-    """The interval of a metric from its resamples of `count` units; None if they are all equal or none is finite."""
+def bounds(values: np.ndarray, count: int, around: float | None = None) -> list[float] | None:
+    """The interval of a metric from its resamples of `count` units; None if they are all equal or none is finite.
+
+    `around` is the score of a metric that is higher in resamples than on the rows (`Statistics.lifted`): the interval
+    is moved so that the median of the resamples is there, but not beyond 0 and 1.
+    """
     known = values[np.isfinite(values)]
     if not len(known) or known.min() == known.max():
         return None
     share = tail(count)
-    return [float(bound) for bound in np.quantile(known, [share, 1 - share])]
+    ends = np.quantile(known, [share, 1 - share])
+    if around is not None and math.isfinite(around):
+        ends = np.clip(ends + around - np.median(known), 0, 1)
+    return [float(bound) for bound in ends]
 
 
 def exact(statistics: Statistics, units: np.ndarray) -> dict[str, list[float]]:

@@ -31,7 +31,8 @@ class Proportion(NamedTuple):
 class Statistics(Mapping[str, np.ndarray]):
     """Columns of shape [rows] or [rows, k], sorted by the ids of the rows.
 
-    `proportions` lists the metrics that are shares of trials. Raises DataError if there are no rows.
+    `proportions` lists the metrics that are shares of trials. `lifted` names the metrics that are higher in resamples,
+    where rows occur twice, than on the rows themselves. Raises DataError if there are no rows.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Statistics(Mapping[str, np.ndarray]):
         ids: Sequence[str],
         columns: Mapping[str, Sequence[float] | np.ndarray],
         proportions: Mapping[str, Proportion] | None = None,
+        lifted: Sequence[str] = (),
     ) -> None:
         if not len(ids):
             raise DataError("there are no predictions to score")
@@ -46,6 +48,7 @@ class Statistics(Mapping[str, np.ndarray]):
         self.ids = tuple(ids[place] for place in order)
         self.columns = {name: np.asarray(values)[order] for name, values in columns.items()}
         self.proportions = dict(proportions or {})
+        self.lifted = frozenset(lifted)
 
     def __getitem__(self, name: str) -> np.ndarray:
         values: np.ndarray = self.columns[name]
@@ -62,13 +65,18 @@ class Statistics(Mapping[str, np.ndarray]):
         """The columns of both, which must have the same rows."""
         if self.ids != other.ids:
             raise ValueError("statistics of different rows")
-        return Statistics(self.ids, {**self.columns, **other.columns}, {**self.proportions, **other.proportions})
+        return Statistics(
+            self.ids,
+            {**self.columns, **other.columns},
+            {**self.proportions, **other.proportions},
+            [*self.lifted, *other.lifted],
+        )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Statistics":
         """Select rows by index; an index may occur several times."""
         places = np.asarray(rows, dtype=int)
         columns = {name: values[places] for name, values in self.columns.items()}
-        return Statistics([self.ids[place] for place in places], columns, self.proportions)
+        return Statistics([self.ids[place] for place in places], columns, self.proportions, [*self.lifted])
 
     def ones(self) -> np.ndarray:
         """Weights of 1, which give the score."""

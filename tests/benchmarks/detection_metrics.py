@@ -54,7 +54,8 @@ def main() -> None:
     print(f"statistics {once - began:.1f} s, scores {scored - once:.1f} s, 1,000 resamples {done - scored:.1f} s")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
     for name in detection.METRICS:
-        print(name, round(one[name], 4), intervals.bounds(values[name], len(made)))
+        around = one[name] if name in found.lifted else None
+        print(name, round(one[name], 4), intervals.bounds(values[name], len(made), around))
 
 
 if __name__ == "__main__":

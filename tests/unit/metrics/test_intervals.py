@@ -151,3 +151,12 @@ def test_intervals_by_speaker_hold_the_truth() -> None:
     assert LOW <= found.single <= HIGH
     assert LOW <= found.paired <= HIGH
     assert max(found.single_by_rows, found.paired_by_rows) < 0.75
+
+
+def test_an_interval_of_a_lifted_score_is_moved_to_the_score() -> None:
+    values = np.linspace(0.4, 0.6, 1001)
+    low, high = intervals.bounds(values, 1000) or []
+    moved = intervals.bounds(values, 1000, around=0.45) or []
+    assert moved == pytest.approx([low - 0.05, high - 0.05])
+    assert intervals.bounds(values, 1000, around=0.02) == pytest.approx([0, high - 0.48]), "a share is not below 0"
+    assert intervals.bounds(values, 1000, around=math.nan) == [low, high]
