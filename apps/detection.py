@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.apps import parts, video, visitor
+from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
-from pipelines.models.source import read_json_object
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 Found = list[dict[str, Any]]
 
-LOWEST, LOWEST_OF_VIDEO = 0.05, 0.2  # scores that the page knows; the slider begins there
-USUAL = 0.5  # the threshold of a model that was not calibrated
+# scores that the page knows, if the model's threshold is not lower still; the slider begins there
+LOWEST, LOWEST_OF_VIDEO = 0.05, 0.2
 SIDE = 1600  # longest side in pixels of the photo in the page
 MASK_SIDE = {"photo": 800, "video": 200}  # of a mask in the page
 MOST_IN_FRAME = 40  # objects in a frame of a video, those with the highest scores
@@ -248,8 +248,9 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
         if image is None or file is None:
             return "", None
         with parts.shown():
-            found = loaded.infer(image, threshold=LOWEST)
-            return shown(image, found, labels, threshold(loaded), visitor.file_name(file)), found
+            start = threshold(loaded)
+            found = loaded.infer(image, threshold=min(LOWEST, start))
+            return shown(image, found, labels, start, visitor.file_name(file)), found
 
     def film(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
@@ -320,11 +321,8 @@ def classes(loaded: "Loaded") -> list[str]:
 
 
 def threshold(loaded: "Loaded") -> float:
-    """The threshold that the validation split decided, or the usual one; rounded as the slider is."""
-    value = (read_json_object(loaded.folder / "config.json") or {}).get("detection_threshold")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= 1:
-        return USUAL
-    return round(float(value), 2)
+    """The threshold that the validation split decided, or the usual one; rounded down to a step of the slider."""
+    return math.floor(100 * threshold_of(loaded.folder)) / 100
 
 
 def describe(what: str, labels: Sequence[str], results: dict[str, Any] | None) -> str:
@@ -345,7 +343,7 @@ def shown(image: Image.Image, found: Found, labels: Sequence[str], start: float,
     scene = f'<img hidden alt="" src="{parts.data_uri(small, "JPEG")}"><canvas role="img"></canvas>'
     saves = '<button data-save="coco">COCO JSON</button><button data-save="yolo">YOLO txt</button>'
     saves += '<button data-save="png">PNG</button>'
-    return _figure(about, scene, "", saves, start, LOWEST, stem(name))
+    return _figure(about, scene, "", saves, start, min(LOWEST, start), stem(name))
 
 
 def document(
@@ -419,7 +417,8 @@ def stem(name: str) -> str:
 
 def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int], Any]) -> tuple[str, str]:
     """A short video with what was found in its frames, as HTML, and a sentence about it. Raises DataError."""
-    labels, start = classes(loaded), max(threshold(loaded), LOWEST_OF_VIDEO)
+    labels, start = classes(loaded), threshold(loaded)
+    least = min(LOWEST_OF_VIDEO, start)
     name, data = short(upload.name, 60), upload.data
     times = video.times(name, data)
     began = time.monotonic()
@@ -430,7 +429,7 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
     for frame in video.frames(name, data, wanted):
         at.append(frame.time)
         images.append(frame.image)
-        found.append(loaded.infer(frame.image, threshold=LOWEST_OF_VIDEO)[:MOST_IN_FRAME])
+        found.append(loaded.infer(frame.image, threshold=least)[:MOST_IN_FRAME])
         tick(len(at), len(wanted))
         if time.monotonic() - began > 2 * WORK:
             break
@@ -460,7 +459,7 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
         _over_time(seconds),
         saves,
         start,
-        LOWEST_OF_VIDEO,
+        least,
         stem(name),
     )
     return figure, _said(len(at), len(times.all), times, cut_short)

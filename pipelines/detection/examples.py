@@ -74,10 +74,14 @@ def mixed(examples: Sequence[Example], options: "Finding", rng: Random) -> Examp
 
 
 def batch(examples: Sequence[Example], family: "Family") -> Batch:
-    """The family's tensors, and under `true` the objects as plain values, which the records need."""
+    """The family's tensors, and under `true` the objects as plain values, which the records need.
+
+    Examples that were augmented are never scored.
+    """
     plain = {name: [example[name] for example in examples] for name in ("id", "row")}
-    inputs = family.collate([family.example(example) for example in examples])
-    return {**plain, "true": [truth(example) for example in examples], **inputs}
+    if "progress" not in examples[0]:
+        plain["true"] = [truth(example) for example in examples]
+    return {**plain, **family.collate([family.example(example) for example in examples])}
 
 
 def truth(example: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What a detector found: as records that the scores are computed from, and as answers for users."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.models.source import read_json_object
 from pipelines.task import Batch, Example, Record
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def _answer(found: "Detections", labels: Sequence[str], threshold: float) -> lis
 
 def threshold_of(folder: Path) -> float:
     """The threshold that validation chose for a model folder, or the default."""
-    config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    threshold = config.get("detection_threshold")
-    if isinstance(threshold, (int, float)) and 0 <= threshold <= 1:
+    threshold = (read_json_object(folder / "config.json") or {}).get("detection_threshold")
+    if isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 <= threshold <= 1:
         return float(threshold)
     return THRESHOLD

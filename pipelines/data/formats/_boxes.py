@@ -108,7 +108,6 @@ class Files:
     def __init__(self, root: Path, closed: bool = True) -> None:
         self.root, self._names = root, dict[str, list[str]]()
         self.closed = closed  # whether all images are below the folder
-        self._good: str | None = None
 
     def find(self, name: Any, places: Sequence[Path]) -> tuple[str | None, str]:
         """The path of an image, and why there is none. `places` are the folders to which `name` may be relative."""
@@ -118,10 +117,9 @@ class Files:
         plain = os.path.normpath(name)
         if os.path.isabs(plain) or plain.startswith("..") or "://" in name or re.match(r"[A-Za-z]:/", name):
             plain = os.path.basename(plain)  # the path is of another machine, so only the name is used
-        for place in [*([self._good] if self._good else []), *map(os.fspath, places)]:
+        for place in map(os.fspath, places):
             path = os.path.join(place, plain)
             if os.path.isfile(path):
-                self._good = place
                 return path, ""
         if not self._names:
             for file in all_files(self.root):

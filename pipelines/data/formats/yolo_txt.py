@@ -28,7 +28,6 @@ from pipelines.utils.formatting import printable, short
 
 log = logging.getLogger("graft")
 
-_LINE = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}")
 _LOOKED_AT = 20
 _LARGEST = 4 << 20  # bytes of a text file
 COLUMNS_WRONG = "lines that are neither a box (5 numbers) nor a polygon (7 or more, an odd count)"
@@ -48,7 +47,7 @@ def detect(path: Path) -> bool:
             except OSError:
                 continue
             if lines:
-                found.append(all(_LINE.fullmatch(line.strip()) for line in lines[:-1] or lines))
+                found.append(all(map(_is_line, lines[:-1] or lines)))
     return bool(found) and sum(found) * 2 > len(found)
 
 
@@ -126,6 +125,15 @@ def _about(root: Path) -> tuple[dict[int, str] | None, dict[Path, str]]:
     return {number: name for number, line in enumerate(lines) if (name := _boxes.class_name(line))} or None, {}
 
 
+def _is_line(line: str) -> bool:
+    """Whether a line has a class number and at least four more numbers."""
+    try:
+        first, *others = map(float, line.split())
+    except ValueError:
+        return False
+    return first.is_integer() and first >= 0 and len(others) >= 4
+
+
 def _classes(names: dict[Any, Any], file: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     for number, value in names.items():
@@ -154,7 +162,9 @@ def _folders(found: dict[Any, Any], file: Path) -> dict[Path, str]:
             tried = [root / str(base) / name if isinstance(base, str) else root / name, root / name, root / plain]
             there = [place.resolve() for place in tried if "\0" not in str(place) and place.is_dir()]
             inside = next((p.relative_to(root) for p in there if p != root and p.is_relative_to(root)), None)
-            if inside is not None:
+            if inside is not None and inside in own:
+                log.warning("%s: %s is the folder of %s: its images are used for that only", file, key, own[inside])
+            elif inside is not None:
                 own[inside] = _boxes.role(key) or key
             else:
                 log.warning(

@@ -28,6 +28,7 @@ OTHER_MASK = "masks that lie outside of their box"
 
 FAR = 1 << 17  # pixels: no image is that wide
 LONG = 1 << 25  # pixels of an outline, at most
+MASK_BYTES = 1 << 28  # of all masks of an image: if they would take more, the image is read smaller
 
 CORNERS = "the boxes seem to be corners (x1, y1, x2, y2), not x, y, width and height"
 
@@ -225,20 +226,17 @@ class LabelledBoxes(Encoding):
         boxes[:, 2:] += boxes[:, :2]
         # a large JPEG may be decoded at a half of its size (read_image)
         width, height = row.get("width") or image.width, row.get("height") or image.height
+        if self.masks:
+            image = _shrunk(image, len(objects))
         try:
-            masks = [decoded(one["mask"], height, width) for one in objects] if self.masks else None
+            masks = [_mask(one["mask"], (width, height), image.size) for one in objects] if self.masks else None
         except DataError as error:
             raise DataError(f"{row['id']}: {short(str(error), 200)}") from None
         area = np.array([one["area"] for one in objects], dtype=np.float32)
         if image.size != (width, height):
-            from PIL import Image
-
             wide, high = image.width / width, image.height / height
             boxes *= np.array([wide, high] * 2, dtype=np.float32)
             area *= wide * high
-            if masks is not None:
-                nearest = Image.Resampling.NEAREST
-                masks = [np.array(Image.fromarray(one).resize(image.size, nearest)) for one in masks]
         return {
             "id": row["id"],
             "row": number,
@@ -250,3 +248,25 @@ class LabelledBoxes(Encoding):
             "masks": masks,
             "size": (image.height, image.width),
         }
+
+
+def _shrunk(image: Any, masks: int) -> Any:
+    """The image, smaller if so many masks of its size would take more than MASK_BYTES."""
+    from PIL import Image
+
+    size = masks * image.width * image.height
+    if size <= MASK_BYTES:
+        return image
+    share = math.sqrt(MASK_BYTES / size)
+    return image.resize([max(1, int(side * share)) for side in image.size], Image.Resampling.BILINEAR)
+
+
+def _mask(text: str, size: tuple[int, int], wanted: tuple[int, int]) -> "np.ndarray":
+    """A mask of an image of `size` (width, height), at the size of the image that was read."""
+    import numpy as np
+    from PIL import Image
+
+    mask = decoded(text, size[1], size[0])
+    if wanted == size:
+        return mask
+    return np.array(Image.fromarray(mask).resize(wanted, Image.Resampling.NEAREST))

@@ -71,7 +71,8 @@ def test_an_empty_mask_has_no_picture() -> None:
     ("config", "expected"),
     [
         ("{}", 0.5),
-        ('{"detection_threshold": 0.3712}', 0.37),
+        ('{"detection_threshold": 0.3781}', 0.37),
+        ('{"detection_threshold": 0.03}', 0.03),
         ('{"detection_threshold": 7}', 0.5),
         ('{"detection_threshold": "high"}', 0.5),
         ('{"detection_threshold": true}', 0.5),

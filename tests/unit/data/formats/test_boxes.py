@@ -13,6 +13,7 @@ from pipelines.data.image.boxes import LabelledBoxes
 from pipelines.data.loading import format_module, load_rows
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError
+from tests.support import box_layouts
 
 SPEC = DataSpec(columns={"image": "image", "objects": "boxes"})
 CAT, DOG = [4, 6, 10, 8], [20, 10, 12, 20]  # boxes in an image of 40 x 30
@@ -302,3 +303,69 @@ def test_objects_of_hub_data_sets(tmp_path, caplog, layout):
     assert [one["box"] for one in found[:2]] == [CAT, DOG]
     assert (rows[0]["width"], rows[0]["height"], skipped) == (40, 30, [])
     assert ("read as such" in caplog.text) == (layout == "corners")
+
+
+# ---- files of one name ----
+
+
+def splits_of(root: Path):
+    section = DataSection(id=str(root))
+    return format_module(section).read(section, ("image", "objects"))
+
+
+def two_parts(root: Path, layout) -> Path:
+    """train/ and valid/ in one layout, with equal names; the images of `valid` are red."""
+    for part, colour in (("train", "grey"), ("valid", "red")):
+        layout(root / part)
+        for file in (root / part).rglob("*.png"):
+            with Image.open(file) as image:
+                size = image.size
+            Image.new("RGB", size, colour).save(file)
+    return root
+
+
+@pytest.mark.parametrize("layout", [box_layouts.coco, box_layouts.labelme])
+def test_images_of_one_name_stay_with_their_split(layout, tmp_path):
+    root = two_parts(tmp_path / "data", layout)
+    source = splits_of(root)
+    assert set(source.splits) == {"train", "validation"}
+    for split, part, colour in (("train", "train", "grey"), ("validation", "valid", "red")):
+        rows = source.splits[split]
+        assert all(f"/{part}/" in row["image"]["path"] for row in rows)
+        example = LabelledBoxes(rows, ["circle", "square", "triangle"])[0]
+        assert example["image"].getpixel((0, 0)) == ((128,) * 3 if colour == "grey" else (255, 0, 0))
+
+
+def test_a_folder_that_is_train_and_validation_is_train(tmp_path, caplog):
+    root = box_layouts.yolo(tmp_path / "data")
+    (root / "data.yaml").write_text("train: images/train\nval: images/train\nnames: [circle, square, triangle]\n")
+    with caplog.at_level(logging.WARNING, "graft"):
+        source = splits_of(root)
+    assert {split: len(rows) for split, rows in source.splits.items()} == {"train": box_layouts.N}
+    assert "val is the folder of train" in caplog.text
+
+
+def test_yolo_lines_with_tabs_and_decimal_classes_are_found(tmp_path):
+    root = box_layouts.yolo(tmp_path / "data")
+    before = list(splits_of(root).splits["train"]["objects"])
+    for file in root.rglob("0*.txt"):
+        lines = [line.split(" ") for line in file.read_text().splitlines()]
+        file.write_text("".join("\t".join([f"{int(first)}.0", *others]) + "\n" for first, *others in lines))
+    assert list(splits_of(root).splits["train"]["objects"]) == before
+
+
+def test_many_masks_make_an_image_smaller(tmp_path, monkeypatch):
+    source = splits_of(box_layouts.coco(tmp_path / "data"))
+    examples = LabelledBoxes(source.splits["train"], ["circle", "square", "triangle"], masks=True)
+    number = max(range(len(examples)), key=lambda place: len(examples[place]["boxes"]))
+    whole = examples[number]
+    monkeypatch.setattr(boxes, "MASK_BYTES", len(whole["masks"]) * 24 * 24)
+    small = examples[number]
+    assert sum(mask.size for mask in small["masks"]) <= boxes.MASK_BYTES < sum(mask.size for mask in whole["masks"])
+    assert small["image"].size == small["masks"][0].shape[::-1] == small["size"][::-1]
+    share = small["image"].width / whole["image"].width
+    assert small["boxes"] == pytest.approx(whole["boxes"] * share, abs=1)
+    for mask, box in zip(small["masks"], small["boxes"], strict=True):
+        assert mask.any()
+        ys, xs = mask.nonzero()
+        assert [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] == pytest.approx(box, abs=1.5)
