@@ -31,11 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection as models
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
-from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
@@ -93,10 +94,57 @@ class _Prepared(nn.Module):
         pixels = torch.zeros(len(images), 3, height, width, device=images[0].device)
         for place, image in zip(pixels, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - mean) / spread
+        if targets is not None:
+            targets = [target | {name: _read(target[name]) for name in CORNERS} for target in targets]
         return ImageList(pixels, sizes), targets
 
     def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
-        return result
+        return [one | {name: _bits(one[name]) for name in ("boxes", "scores")} for one in result]
+
+
+CORNERS = ("boxes", "crowds")  # of a target
+
+
+def _bits(values: Tensor) -> Tensor:
+    """float32 numbers that look like integers: FSDP rounds all that goes into and comes out of a model to bfloat16."""
+    return values.float().contiguous().view(torch.int32)
+
+
+def _read(values: Tensor) -> Tensor:
+    """The numbers of `_bits`."""
+    return values.view(torch.float32) if values.dtype == torch.int32 else values
+
+
+def _float32(value: Any) -> Any:
+    """Tensors in float32, in lists, tuples and dicts.
+
+    torchvision gives boxes the dtype of what a head computes. In bfloat16 the coordinates around 700 are 4 apart.
+    """
+    if isinstance(value, Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {name: _float32(one) for name, one in value.items()}
+    return type(value)(map(_float32, value))
+
+
+def _output_in_float32(module: nn.Module, given: Any, output: Any) -> Any:
+    """A forward hook."""
+    return _float32(output)
+
+
+class _Anchors(AnchorGenerator):
+    """Anchors in float32, whatever the feature maps are."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.float32, device)
+
+
+class _DefaultBoxes(DefaultBoxGenerator):
+    """The same for SSD."""
+
+    def _grid_default_boxes(self, grid_sizes: Any, image_size: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        boxes: Tensor = super()._grid_default_boxes(grid_sizes, image_size, torch.float32)
+        return boxes
 
 
 def _up(side: int) -> int:
@@ -190,6 +238,9 @@ def _one_by_one(compute: Any, targets: Any, outputs: Any, *lists: Any) -> dict[s
 
 
 class _RetinaNet(RetinaNet):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any) -> Any:
         matched = []
         for anchor, target in zip(anchors, targets, strict=True):
@@ -203,6 +254,9 @@ class _RetinaNet(RetinaNet):
 
 
 class _FCOS(FCOS):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, num_anchors_per_level: Any) -> Any:
         def one(target: Any, outputs: Any, anchor: Any) -> Any:
             return super(_FCOS, self).compute_loss(target, outputs, anchor, num_anchors_per_level)
@@ -211,6 +265,9 @@ class _FCOS(FCOS):
 
 
 class _SSD(SSD):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, matched_idxs: Any) -> Any:
         return _one_by_one(super().compute_loss, targets, head_outputs, anchors, matched_idxs)
 
@@ -328,7 +385,12 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
         if type(model) is plain:
             model.__class__ = ours
+    anchors = model.rpn.anchor_generator if has_regions else model.anchor_generator
+    anchors.__class__ = _DefaultBoxes if isinstance(model, SSD) else _Anchors
     if has_regions:
+        for part in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
+            if part is not None:
+                part.register_forward_hook(_output_in_float32)
         model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
         model.roi_heads.detections_per_img = MOST
         for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
@@ -461,6 +523,7 @@ class TorchvisionFamily:
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> Tensor:
         pixels, targets = _placed(model, batch["pixels"]), _placed(model, batch["targets"])
+        targets = [target | {name: _bits(target[name]) for name in CORNERS} for target in targets]
         if model.training:
             losses = model(pixels, targets)
         else:  # torchvision gives losses in training mode only: its parts keep their mode, so BatchNorm is not changed
@@ -494,7 +557,7 @@ class TorchvisionFamily:
     def _original(self, found: Mapping[str, Tensor], shape: Any, size: tuple[int, int]) -> Detections:
         """The detections of one image, at its original size."""
         height, width = int(size[0]), int(size[1])
-        boxes, scores = found["boxes"].float().cpu(), found["scores"].float().cpu()
+        boxes, scores = _read(found["boxes"]).cpu(), _read(found["scores"]).cpu()
         order = scores.argsort(descending=True, stable=True)[:MOST]
         factors = torch.tensor([width / shape[1], height / shape[0]] * 2)
         boxes = (boxes[order] * factors).clamp(min=0).minimum(torch.tensor([width, height] * 2))

@@ -1,5 +1,7 @@
 """torchvision's detectors: built, trained one step, asked, saved and loaded."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -220,6 +222,66 @@ def test_detections_do_not_depend_on_other_images(architecture, size):
         assert len(alone.boxes) > 0
         assert found.boxes == pytest.approx(alone.boxes, abs=0.01)
         assert found.scores == pytest.approx(alone.scores, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=pytest.mark.slow if a in SLOW else ()) for a in CONFIGS]
+)
+def test_boxes_are_exact_under_bf16(architecture):
+    torch.manual_seed(0)
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(_source(architecture, image_size=608), ["a", "b"], masks=masks)
+    part = model.roi_heads if masks or "rcnn" in architecture else model
+    part.score_thresh = 0.0
+    large = _example(0, [[517, 3, 601, 299], [20, 10, 70, 75]], [False, True], size=(300, 608))
+    batch = _batch(family, [large])
+    taken = []
+    inner = model.transform.forward
+    model.transform.forward = lambda images, targets=None: taken.append(targets) or inner(images, targets)
+    anchors = (model.rpn if "rcnn" in architecture else model).anchor_generator
+    anchors.register_forward_hook(lambda module, given, output: taken.append(output))
+    with torch.autocast("cpu", torch.bfloat16):
+        family.loss(model.train(), batch, family.counts(batch))
+        low = family.detect(model, batch)[0]
+    plain = family.detect(model, batch)[0]
+    assert all(one.dtype == torch.float32 for output in taken[1::2] for one in output)
+    assert torch.equal(taken[1][0], taken[5][0])
+    for name in ("boxes", "crowds"):
+        assert not taken[0][0][name].is_floating_point()  # FSDP would round it
+        assert torch.equal(taken[0][0][name].view(torch.float32), batch["targets"][0][name])
+    for one in (low, plain):
+        assert one.boxes.dtype == one.scores.dtype == np.float32
+        beyond = one.boxes[(one.boxes > 300) & (one.boxes < 607)]
+        assert len(beyond) > 10
+        assert (beyond % 2 != 0).mean() > 0.3  # bfloat16 knows only even numbers here
+
+
+@pytest.mark.parametrize("architecture", ["maskrcnn", "retinanet"])
+def test_the_heads_learn_exact_boxes_under_bf16(architecture):
+    torch.manual_seed(0)
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(_source(architecture, image_size=608), ["a", "b"], masks=masks)
+    batch = _batch(family, [_example(0, [[517, 3, 601, 299]], size=(300, 608))])
+    coder = (model.roi_heads if masks else model.head.regression_head).box_coder
+    kind, taken = type(coder), []
+    where = "encode" if masks else "encode_single"
+    original = getattr(kind, where)
+    setattr(coder, where, lambda given, *more: taken.append(given) or original(coder, given, *more))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.train()(batch["pixels"], batch["targets"])
+    boxes = torch.cat([one for given in taken for one in (given if isinstance(given, (list, tuple)) else [given])])
+    assert boxes.dtype == torch.float32
+    assert {tuple(box) for box in boxes.tolist()} == {(517, 3, 601, 299)}
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+def test_a_copy_computes_in_float32_and_names_stay():
+    model, _family = detection.build(_source("maskrcnn"), ["a", "b"], masks=True)
+    head = copy.deepcopy(model).roi_heads.box_predictor
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, boxes = head(torch.zeros(1, head.cls_score.in_features))
+    assert scores.dtype == boxes.dtype == torch.float32
+    assert "roi_heads.box_predictor.cls_score.weight" in model.state_dict()
 
 
 def test_bf16():
