@@ -454,7 +454,9 @@ class TorchvisionFamily:
     Crowds are never objects. Anchors and proposals of RetinaNet and R-CNN that lie half in a crowd are no negatives;
     FCOS and SSD count them as background.
 
-    Detections never depend on other images: images of one padded size are detected together.
+    Detections do not depend on other images: images of one padded size are detected together. FSDP is the exception:
+    there each batch is padded to its largest image and detected at once, because all processes must call the model
+    equally often. The padding may then change a box or a score a little.
     """
 
     library = "torchvision"
@@ -468,6 +470,7 @@ class TorchvisionFamily:
         self.masks = kind.startswith("maskrcnn")
         self.canvas = self.square or (bool(size) and "rcnn" not in kind)
         self.offset = 0 if kind.startswith(("retinanet", "fcos")) else 1
+        self.together = shares.asked()
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
         from PIL import Image
@@ -544,7 +547,7 @@ class TorchvisionFamily:
         pixels: list[Tensor] = batch["pixels"]
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(pixels):
-            key = () if self.canvas else tuple(_up(side) for side in image.shape[1:])
+            key = () if self.canvas or self.together else tuple(_up(side) for side in image.shape[1:])
             groups.setdefault(key, []).append(place)
         found: list[Any] = [None] * len(pixels)
         with torch.no_grad():

@@ -13,6 +13,7 @@ from pipelines.errors import ModelError
 from pipelines.models import detection
 from pipelines.models.detection_torchvision import crowded
 from pipelines.models.source import Weights, resolve
+from pipelines.utils import shares
 
 SMALL = {"fpn_channels": 16, "proposals": 30, "samples": 16, "backbone": "mobilenetv3_small_050"}
 CONFIGS = {
@@ -290,6 +291,20 @@ def test_bf16():
     with torch.autocast("cpu", torch.bfloat16):
         family.loss(model.train(), batch, family.counts(batch)).backward()
         assert len(family.detect(model, batch)) == 3
+
+
+def test_under_fsdp_a_batch_is_one_call(monkeypatch):
+    calls = {}
+    for sharded in (False, True):
+        monkeypatch.setattr(shares, "asked", lambda sharded=sharded: sharded)
+        torch.manual_seed(0)
+        model, family = detection.build(_source("fasterrcnn"), ["a", "b"])
+        calls[sharded] = []
+        model.register_forward_pre_hook(lambda module, given, sharded=sharded: calls[sharded].append(len(given[0])))
+        monkeypatch.undo()  # the family remembers how the model was built
+        found = family.detect(model, _batch(family, [EXAMPLES[0], _example(4, [], size=(120, 40))]))
+        assert len(found) == 2
+    assert calls == {False: [1, 1], True: [2]}
 
 
 def test_an_id_names_an_architecture():
