@@ -1,11 +1,13 @@
 """torchvision's detectors: built, trained one step, asked, saved and loaded."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from pipelines.config.recipe import ModelSection
@@ -97,7 +99,7 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
     assert other.labels == ["a", "b"]
     assert other.library == "torchvision"
     for one, again in zip(found, other.detect(loaded, batch), strict=True):
-        assert 0 < len(one.boxes) <= 100
+        assert 0 < len(one.boxes) <= 300
         assert np.array_equal(one.boxes, again.boxes)
         assert np.array_equal(one.scores, again.scores)
         assert one.masks == again.masks
@@ -315,22 +317,102 @@ def test_an_id_names_an_architecture():
     assert resolve(ModelSection(id="torchvision/ssd300_vgg16")).config["architecture"] == "ssd300_vgg16"
 
 
+RCNN = {"architecture": "fasterrcnn", "backbone": "resnet18"}
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         ({"architecture": "yolo"}, "fasterrcnn_resnet50_fpn"),
+        ({"architecture": ["yolo"]}, "fasterrcnn_resnet50_fpn"),
         ({"architecture": "fasterrcnn"}, "needs a `backbone`"),
-        ({"architecture": "fasterrcnn", "backbone": "no_such"}, "no_such"),
-        ({"architecture": "ssd300_vgg16", "proposals": 5}, "proposals"),
+        (RCNN | {"backbone": "no_such"}, "no_such"),
+        (RCNN | {"backbone": "local-dir:/etc"}, "model of timm"),
+        (RCNN | {"backbone": "hf-hub:evil/x"}, "model of timm"),
+        (RCNN | {"backbone": "resnet18.hf-hub:evil/x"}, "model of timm"),
+        (RCNN | {"backbone": "resnet18.no_tag"}, "resnet18.no_tag"),
+        (RCNN | {"backbone": 5}, "model of timm"),
+        (RCNN | {"image_size": 31}, "image_size: got 31, must be a number without decimals from 32 to 4096"),
+        (RCNN | {"image_size": 96.0}, "image_size"),
+        (RCNN | {"proposals": True}, "proposals: got True"),
+        (RCNN | {"samples": 0}, "samples"),
+        (RCNN | {"anchor_samples": 10**9}, "anchor_samples"),
+        (RCNN | {"fpn_channels": "16"}, "fpn_channels"),
+        (RCNN | {"head_channels": 0}, "head_channels"),
+        (RCNN | {"anchor_scale": 0}, "anchor_scale: got 0, must be a number above 0 and at most 64"),
+        (RCNN | {"anchor_scale": float("nan")}, "anchor_scale"),
+        (RCNN | {"anchor_scale": float("inf")}, "anchor_scale"),
+        (RCNN | {"frozen_batch_norm": "no"}, "frozen_batch_norm"),
+        (RCNN | {"frozen_batch_norm": True, "batch_norm_eps": -1e-5}, "batch_norm_eps: got -1e-05"),
         ({"architecture": "maskrcnn_resnet50_fpn"}, "instance segmentation"),
-        ({"architecture": "fasterrcnn", "backbone": "resnet18", "head_channels": 0}, "head_channels"),
-        ({"architecture": "fasterrcnn", "backbone": "resnet18", "mask_channels": 64}, "Mask R-CNN with"),
-        ({"architecture": "fasterrcnn_resnet50_fpn", "head_channels": 64}, "with a timm backbone"),
     ],
 )
-def test_impossible_configurations(config, said):
+def test_impossible_configurations(config, said, tmp_path):
+    config = {"model_type": "torchvision"} | config
+    with pytest.raises(ModelError, match=said):
+        detection.build(Weights(None, config, True), ["a"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=said):
+        detection.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (RCNN | {"propsals": 5}, "fasterrcnn takes no propsals: did you mean 'proposals'. It takes anchor_samples"),
+        ({"architecture": "ssd300_vgg16", "proposals": 5}, "no proposals: only Faster and Mask R-CNN take it"),
+        (RCNN | {"mask_channels": 64}, "no mask_channels: only Mask R-CNN with"),
+        (RCNN | {"batch_norm_eps": 0}, "no batch_norm_eps: only detectors with frozen_batch_norm"),
+        ({"architecture": "fasterrcnn_resnet50_fpn", "head_channels": 64}, "with a timm backbone"),
+        ({"architecture": "ssd300_vgg16", "fpn_channels": 64}, "no fpn_channels: only detectors with a timm"),
+        ({"architecture": "ssd300_vgg16", "backbone_weights": "a/b"}, "no backbone_weights: only"),
+        ({"architecture": "ssd300_vgg16", "frozen_batch_norm": True}, "no frozen_batch_norm: only"),
+    ],
+)
+def test_a_recipe_has_no_key_without_effect(config, said):
     with pytest.raises(ModelError, match=said):
         detection.build(Weights(None, {"model_type": "torchvision"} | config, True), ["a"])
+
+
+def test_a_folder_may_have_keys_of_others(tmp_path):
+    model, family = detection.build(_source("fasterrcnn"), ["a", "b"])
+    family.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    more = {"detection_threshold": 0.4, "mask_channels": 8, "transformers_version": "5"}
+    (tmp_path / "config.json").write_text(json.dumps(config | more))
+    assert detection.load(tmp_path)[1].config.items() >= more.items()
+    assert detection.build(Weights(tmp_path), ["b"])[1].config.items() >= more.items()
+
+
+@pytest.mark.parametrize("more", [{}, {"backbone": "resnet18.a1_in1k"}])
+def test_the_eps_of_frozen_batch_norm_is_kept(more, tmp_path):
+    architecture = "fasterrcnn" if more else "fasterrcnn_mobilenet_v3_large_320_fpn"
+    model, family = detection.build(_source(architecture, frozen_batch_norm=True, batch_norm_eps=0.0, **more), ["a"])
+    family.save(model, tmp_path)
+    for one in (model, detection.load(tmp_path)[0]):
+        eps = [part.eps for part in one.backbone.modules() if "BatchNorm" in type(part).__name__]
+        assert len(eps) > 10
+        assert set(eps) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "floor", "most"),
+    [
+        *(("fasterrcnn", 0.05, 100), ("retinanet", 0.05, 300), ("ssdlite320_mobilenet_v3_large", 0.001, 300)),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("fcos_resnet50_fpn", 0.05, 100), ("ssd300_vgg16", 0.01, 200))
+        ),
+    ],
+)
+def test_floors_and_limits(architecture, floor, most):
+    model, family = detection.build(_source(architecture), ["a", "b"])
+    part = model.roi_heads if architecture == "fasterrcnn" else model
+    assert (part.score_thresh, part.detections_per_img) == (floor, most)
+    part.score_thresh = 0.0
+    part.nms_thresh = 1.0
+    assert len(family.detect(model, _batch(family, EXAMPLES[:1]))[0].boxes) <= most
 
 
 def test_a_folder_without_safetensors(tmp_path):
