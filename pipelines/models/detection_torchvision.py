@@ -428,7 +428,7 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         numbers["num_classes"] = classes + background
         model = getattr(models, kind)(weights=None, weights_backbone=None, **numbers)
     if config.get("frozen_batch_norm"):
-        from timm.layers import FrozenBatchNormAct2d
+        from timm.layers.norm_act import FrozenBatchNormAct2d
         from timm.utils import model as tools
         from torchvision.ops import FrozenBatchNorm2d
 
