@@ -384,6 +384,8 @@ def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
         if key in config and (type(config[key]) is not int or not least <= config[key] <= most):
             got = short(repr(config[key]))
             raise ModelError(f"{key}: got {got}, must be a number without decimals from {least} to {most}")
+    if kind == "ssd300_vgg16" and config.get("image_size", 300) < 268:
+        raise ModelError(f"image_size: got {config['image_size']}; ssd300_vgg16 takes images from 268 on")
     for key, most in (("anchor_scale", 64), ("batch_norm_eps", 1)):
         number = config.get(key, 1)
         if type(number) not in (int, float) or not 0 <= number <= most or (key == "anchor_scale" and not number):

@@ -334,6 +334,7 @@ RCNN = {"architecture": "fasterrcnn", "backbone": "resnet18"}
         (RCNN | {"backbone": 5}, "model of timm"),
         (RCNN | {"image_size": 31}, "image_size: got 31, must be a number without decimals from 32 to 4096"),
         (RCNN | {"image_size": 96.0}, "image_size"),
+        ({"architecture": "ssd300_vgg16", "image_size": 267}, "from 268 on"),
         (RCNN | {"proposals": True}, "proposals: got True"),
         (RCNN | {"samples": 0}, "samples"),
         (RCNN | {"anchor_samples": 10**9}, "anchor_samples"),
