@@ -17,6 +17,10 @@ torchvision's own weights become a folder with a config.json of one's own and
 
     save_file(torch.load("downloaded.pth", weights_only=True), "model.safetensors")  # of safetensors.torch
 
+They need `"frozen_batch_norm": true`. Faster R-CNN, Mask R-CNN and RetinaNet with COCO_V1 on ResNet-50 (the names that
+end in _resnet50_fpn) also need `"batch_norm_eps": 0.0`: torchvision adds 0 to the variances of these weights, and 1e-5
+elsewhere.
+
 Their classes are those of `Weights.meta["categories"]`: without the first, `__background__`, for R-CNN and SSD; with it
 for RetinaNet and FCOS.
 """
@@ -31,14 +35,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection as models
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
-from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
 from pipelines.models import detection
 from pipelines.models import layers as model_layers
@@ -47,6 +53,7 @@ from pipelines.models.detection import MOST, Batch, Detections
 from pipelines.models.pretrained import rows_of
 from pipelines.models.region_pooling import RegionPooling
 from pipelines.utils import shares
+from pipelines.utils.formatting import short
 
 ARCHITECTURES = (
     *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2"),
@@ -55,7 +62,6 @@ ARCHITECTURES = (
     *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
 )
 WITH_TIMM = ("fasterrcnn", "retinanet", "maskrcnn")
-CHANNELS = ("head_channels", "mask_channels")  # of the heads of an R-CNN on a timm backbone
 SIDES = {  # shortest and longest side that torchvision resizes to
     "fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640),
     "ssd300_vgg16": (300, 300),
@@ -66,10 +72,25 @@ KEYS = {  # of config.json -> the arguments of torchvision's R-CNN
     "samples": ("box_batch_size_per_image",),
     "anchor_samples": ("rpn_batch_size_per_image",),
 }
+NUMBERS = {  # of config.json -> the least and the most
+    "image_size": (32, 4096),
+    **dict.fromkeys(("fpn_channels", "head_channels", "mask_channels"), (1, 4096)),
+    **dict.fromkeys(("proposals", "samples", "anchor_samples"), (1, 100_000)),
+}
+OWNERS = {  # of keys that only some detectors take
+    "frozen_batch_norm": "detectors with BatchNorm",
+    "batch_norm_eps": "detectors with frozen_batch_norm",
+    **dict.fromkeys(("fpn_channels", "anchor_scale", "backbone_weights"), "detectors with a timm `backbone`"),
+    **dict.fromkeys(KEYS, "Faster and Mask R-CNN"),
+    "head_channels": "Faster and Mask R-CNN with a timm backbone",
+    "mask_channels": "Mask R-CNN with a timm backbone",
+}
+BACKBONE = re.compile(r"[\w.]+")  # no path and no hub id: timm would open or download it
 OF_CLASSES = re.compile(  # the parameters that hold a part for each class
     r"(roi_heads\.(box_predictor\.(cls_score|bbox_pred)|mask_predictor\.mask_fcn_logits)"
     r"|head\.classification_head\.(cls_logits|module_list\.\d+(\.1)?))\.(weight|bias)"
 )
+FLOOR = 0.05  # of FCOS, where torchvision has 0.2, which costs AP. The others have what torchvision has
 CROWDED = 0.5  # part of an anchor in a crowd from which on it is no negative
 
 
@@ -93,10 +114,57 @@ class _Prepared(nn.Module):
         pixels = torch.zeros(len(images), 3, height, width, device=images[0].device)
         for place, image in zip(pixels, images, strict=True):
             place[:, : image.shape[1], : image.shape[2]] = (image.float() / 255 - mean) / spread
+        if targets is not None:
+            targets = [target | {name: _read(target[name]) for name in CORNERS} for target in targets]
         return ImageList(pixels, sizes), targets
 
     def postprocess(self, result: Any, shapes: Any, original: Any) -> Any:
-        return result
+        return [one | {name: _bits(one[name]) for name in ("boxes", "scores")} for one in result]
+
+
+CORNERS = ("boxes", "crowds")  # of a target
+
+
+def _bits(values: Tensor) -> Tensor:
+    """float32 numbers that look like integers: FSDP rounds all that goes into and comes out of a model to bfloat16."""
+    return values.float().contiguous().view(torch.int32)
+
+
+def _read(values: Tensor) -> Tensor:
+    """The numbers of `_bits`."""
+    return values.view(torch.float32) if values.dtype == torch.int32 else values
+
+
+def _float32(value: Any) -> Any:
+    """Tensors in float32, in lists, tuples and dicts.
+
+    torchvision gives boxes the dtype of what a head computes. In bfloat16 the coordinates around 700 are 4 apart.
+    """
+    if isinstance(value, Tensor):
+        return value.float()
+    if isinstance(value, dict):
+        return {name: _float32(one) for name, one in value.items()}
+    return type(value)(map(_float32, value))
+
+
+def _output_in_float32(module: nn.Module, given: Any, output: Any) -> Any:
+    """A forward hook."""
+    return _float32(output)
+
+
+class _Anchors(AnchorGenerator):
+    """Anchors in float32, whatever the feature maps are."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        super().set_cell_anchors(torch.float32, device)
+
+
+class _DefaultBoxes(DefaultBoxGenerator):
+    """The same for SSD."""
+
+    def _grid_default_boxes(self, grid_sizes: Any, image_size: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        boxes: Tensor = super()._grid_default_boxes(grid_sizes, image_size, torch.float32)
+        return boxes
 
 
 def _up(side: int) -> int:
@@ -190,6 +258,9 @@ def _one_by_one(compute: Any, targets: Any, outputs: Any, *lists: Any) -> dict[s
 
 
 class _RetinaNet(RetinaNet):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any) -> Any:
         matched = []
         for anchor, target in zip(anchors, targets, strict=True):
@@ -203,6 +274,9 @@ class _RetinaNet(RetinaNet):
 
 
 class _FCOS(FCOS):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, num_anchors_per_level: Any) -> Any:
         def one(target: Any, outputs: Any, anchor: Any) -> Any:
             return super(_FCOS, self).compute_loss(target, outputs, anchor, num_anchors_per_level)
@@ -211,6 +285,9 @@ class _FCOS(FCOS):
 
 
 class _SSD(SSD):
+    def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
+        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, matched_idxs: Any) -> Any:
         return _one_by_one(super().compute_loss, targets, head_outputs, anchors, matched_idxs)
 
@@ -248,11 +325,11 @@ def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int])
     from torchvision.ops import MultiScaleRoIAlign
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-    kind, channels = config["architecture"], int(config.get("fpn_channels", 256))
+    kind, channels = config["architecture"], config.get("fpn_channels", 256)
     dense = kind == "retinanet"
     extra = LastLevelP6P7(channels, channels) if dense else LastLevelMaxPool()
     pyramid = _Pyramid(config["backbone"], channels, extra)
-    scale = float(config.get("anchor_scale", 4 if dense else 8))
+    scale = config.get("anchor_scale", 4 if dense else 8)
     strides = [*pyramid.strides, *(pyramid.strides[-1] * 2**n for n in range(1, 3 if dense else 2))]
     steps = [2 ** (n / 3) for n in range(3)] if dense else [1.0]
     sizes = tuple(tuple(scale * stride * step for step in steps) for stride in strides)
@@ -265,12 +342,12 @@ def _with_timm(config: Mapping[str, Any], classes: int, numbers: dict[str, int])
         "rpn_anchor_generator": anchors,
         "box_roi_pool": MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
     }
-    wide = int(config.get("head_channels", 1024))
+    wide = config.get("head_channels", 1024)
     shared["box_head"] = TwoMLPHead(channels * 7**2, wide)
     shared["box_predictor"] = FastRCNNPredictor(wide, classes + 1)
     if kind == "fasterrcnn":
         return models.FasterRCNN(pyramid, **shared, **numbers)
-    deep = int(config.get("mask_channels", 256))
+    deep = config.get("mask_channels", 256)
     shared["mask_roi_pool"] = MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2)
     shared["mask_head"] = MaskRCNNHeads(channels, (deep,) * 4, 1)
     shared["mask_predictor"] = MaskRCNNPredictor(deep, deep, classes + 1)
@@ -284,59 +361,110 @@ def _strides(model: Any, kind: str) -> list[int]:
     return [32, 32] if "mobilenet" in kind else [4, 8, 16, 32]
 
 
-def _network(config: Mapping[str, Any], classes: int) -> Any:
-    """The network of a configuration, with random weights. Raises ModelError."""
+def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
+    """The configuration without empty keys. One's `own`, of a recipe, has no key without an effect. Raises ModelError.
+
+    A configuration of the hub comes from a stranger. It may have keys of other programs.
+    """
+    config = {key: value for key, value in given.items() if value is not None}
     kind, backbone = config.get("architecture"), config.get("backbone")
-    if kind not in (WITH_TIMM if backbone else ARCHITECTURES):
+    if "backbone" in config:
+        import timm
+
+        if not isinstance(backbone, str) or not BACKBONE.fullmatch(backbone) or not timm.is_model(backbone):
+            raise ModelError(
+                f"backbone: got {short(repr(backbone), 60)}, must be a model of timm, such as resnet50.tv_in1k"
+            )
+    if not isinstance(kind, str) or kind not in (WITH_TIMM if backbone else ARCHITECTURES):
         allowed = ", ".join(WITH_TIMM if backbone else ARCHITECTURES)
         more = "" if backbone or kind not in WITH_TIMM else " (this one needs a `backbone`, the name of a timm model)"
-        raise ModelError(f"architecture: got {kind!r}{more}; with{'' if backbone else 'out'} a backbone: {allowed}")
-    has_regions = "rcnn" in str(kind)
-    numbers = {}
-    for key, names in KEYS.items():
-        if key not in config:
-            continue
-        if not has_regions or not isinstance(config[key], int) or config[key] < 1:
-            raise ModelError(f"{key}: got {config[key]!r}; Faster and Mask R-CNN take a number from 1, others none")
-        numbers.update(dict.fromkeys(names, config[key]))
-    for key in CHANNELS:
-        taken = has_regions and backbone and (key == "head_channels" or kind == "maskrcnn")
-        if key in config and (not taken or type(config[key]) is not int or not 1 <= config[key] <= 4096):
-            who = "Mask R-CNN" if key == "mask_channels" else "Faster and Mask R-CNN"
-            raise ModelError(f"{key}: got {config[key]!r}; {who} with a timm backbone take a number from 1 to 4096")
+        found = short(repr(kind), 60)
+        raise ModelError(f"architecture: got {found}{more}; with{'' if backbone else 'out'} a backbone: {allowed}")
+    for key, (least, most) in NUMBERS.items():
+        if key in config and (type(config[key]) is not int or not least <= config[key] <= most):
+            got = short(repr(config[key]))
+            raise ModelError(f"{key}: got {got}, must be a number without decimals from {least} to {most}")
+    if kind == "ssd300_vgg16" and config.get("image_size", 300) < 268:
+        raise ModelError(f"image_size: got {config['image_size']}; ssd300_vgg16 takes images from 268 on")
+    for key, most in (("anchor_scale", 64), ("batch_norm_eps", 1)):
+        number = config.get(key, 1)
+        if type(number) not in (int, float) or not 0 <= number <= most or (key == "anchor_scale" and not number):
+            above = "above 0 and at most" if key == "anchor_scale" else "from 0 to"
+            raise ModelError(f"{key}: got {short(repr(number))}, must be a number {above} {most}")
+    if type(config.get("frozen_batch_norm", False)) is not bool:
+        raise ModelError(f"frozen_batch_norm: got {short(repr(config['frozen_batch_norm']))}, must be true or false")
+    if own:
+        _check_keys(config, kind)
+    return config
+
+
+def _check_keys(config: Mapping[str, Any], kind: str) -> None:
+    """Raises ModelError if a key has no effect."""
+    takes = {"model_type", "architecture", "image_size", "id2label", "backbone"}
+    if kind != "ssd300_vgg16":
+        takes |= {"frozen_batch_norm"} | ({"batch_norm_eps"} if config.get("frozen_batch_norm") else set())
+    if "rcnn" in kind:
+        takes |= {*KEYS}
+    if "backbone" in config:
+        takes |= {"fpn_channels", "anchor_scale", "backbone_weights"}
+        takes |= {"head_channels"} if "rcnn" in kind else set()
+        takes |= {"mask_channels"} if kind == "maskrcnn" else set()
+    for key in config:
+        if key not in takes:
+            allowed = ", ".join(sorted(takes - {"model_type", "id2label"}))
+            why = f": only {OWNERS[key]} take it" if key in OWNERS else suggest(str(key), takes)
+            name = short(str(key))
+            raise ModelError(f"model.config: {kind} takes no {name}{why.rstrip('?.')}. It takes {allowed}")
+
+
+def _network(config: Mapping[str, Any], classes: int) -> Any:
+    """The network of a checked configuration, with random weights. Raises ModelError."""
+    kind, backbone = str(config["architecture"]), config.get("backbone")
+    has_regions = "rcnn" in kind
+    numbers = {name: config[key] for key, names in KEYS.items() if key in config and has_regions for name in names}
     model: Any
     if backbone:
         model = _with_timm(config, classes, numbers)
     else:
-        background = 0 if str(kind).startswith(("retinanet", "fcos")) else 1
+        background = 0 if kind.startswith(("retinanet", "fcos")) else 1
         numbers["num_classes"] = classes + background
-        model = getattr(models, str(kind))(weights=None, weights_backbone=None, **numbers)
+        model = getattr(models, kind)(weights=None, weights_backbone=None, **numbers)
     if config.get("frozen_batch_norm"):
+        from timm.layers.norm_act import FrozenBatchNormAct2d
         from timm.utils import model as tools
+        from torchvision.ops import FrozenBatchNorm2d
 
         freeze: Any = vars(tools)["freeze_batch_norm_2d"]
         model.backbone = freeze(model.backbone)
+        for part in model.backbone.modules():
+            if "batch_norm_eps" in config and isinstance(part, (FrozenBatchNorm2d, FrozenBatchNormAct2d)):
+                part.eps = float(config["batch_norm_eps"])
     size = config.get("image_size")
     if isinstance(model, SSD):
         if not shares.asked():  # FSDP does not accept this memory. SSDlite on a CPU is 1.5 times as fast with it
             model = model.to(memory_format=torch.channels_last)
         if size and size != 300:
             model.anchor_generator.steps = None  # they are pixels at 300
-        model.size = (size or SIDES[str(kind)][0],) * 2
+        model.size = (size or SIDES[kind][0],) * 2
     canvas = model.size[0] if isinstance(model, SSD) else None if has_regions else size
     model.transform = _Prepared(model.transform.image_mean, model.transform.image_std, canvas)
     for plain, ours in ((RetinaNet, _RetinaNet), (FCOS, _FCOS), (SSD, _SSD)):
         if type(model) is plain:
             model.__class__ = ours
+    anchors = model.rpn.anchor_generator if has_regions else model.anchor_generator
+    anchors.__class__ = _DefaultBoxes if isinstance(model, SSD) else _Anchors
     if has_regions:
+        for part in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
+            if part is not None:
+                part.register_forward_hook(_output_in_float32)
         model.rpn.__class__, model.roi_heads.__class__ = _Proposals, _RoIHeads
         model.roi_heads.detections_per_img = MOST
         for pool in (model.roi_heads.box_roi_pool, model.roi_heads.mask_roi_pool):
             if pool is not None:
                 pool.__class__ = RegionPooling
-                pool.set_strides(_strides(model, str(kind)))
-    else:
-        model.detections_per_img = MOST
+                pool.set_strides(_strides(model, kind))
+    elif isinstance(model, FCOS):
+        model.score_thresh = FLOOR
     return model
 
 
@@ -392,7 +520,13 @@ class TorchvisionFamily:
     Crowds are never objects. Anchors and proposals of RetinaNet and R-CNN that lie half in a crowd are no negatives;
     FCOS and SSD count them as background.
 
-    Detections never depend on other images: images of one padded size are detected together.
+    Scores below a floor are not given, whatever the threshold: 0.05 for R-CNN, RetinaNet and FCOS, 0.01 for SSD and
+    0.001 for SSDlite, torchvision's own but for FCOS. An image has at most 100 detections with R-CNN and FCOS, 200 with
+    SSD, 300 with RetinaNet and SSDlite, also torchvision's numbers: with these the published AP was measured.
+
+    Detections do not depend on other images: images of one padded size are detected together. FSDP is the exception:
+    there each batch is padded to its largest image and detected at once, because all processes must call the model
+    equally often. The padding may then change a box or a score a little.
     """
 
     library = "torchvision"
@@ -406,6 +540,7 @@ class TorchvisionFamily:
         self.masks = kind.startswith("maskrcnn")
         self.canvas = self.square or (bool(size) and "rcnn" not in kind)
         self.offset = 0 if kind.startswith(("retinanet", "fcos")) else 1
+        self.together = shares.asked()
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
         from PIL import Image
@@ -461,6 +596,7 @@ class TorchvisionFamily:
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> Tensor:
         pixels, targets = _placed(model, batch["pixels"]), _placed(model, batch["targets"])
+        targets = [target | {name: _bits(target[name]) for name in CORNERS} for target in targets]
         if model.training:
             losses = model(pixels, targets)
         else:  # torchvision gives losses in training mode only: its parts keep their mode, so BatchNorm is not changed
@@ -481,7 +617,7 @@ class TorchvisionFamily:
         pixels: list[Tensor] = batch["pixels"]
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, image in enumerate(pixels):
-            key = () if self.canvas else tuple(_up(side) for side in image.shape[1:])
+            key = () if self.canvas or self.together else tuple(_up(side) for side in image.shape[1:])
             groups.setdefault(key, []).append(place)
         found: list[Any] = [None] * len(pixels)
         with torch.no_grad():
@@ -494,8 +630,8 @@ class TorchvisionFamily:
     def _original(self, found: Mapping[str, Tensor], shape: Any, size: tuple[int, int]) -> Detections:
         """The detections of one image, at its original size."""
         height, width = int(size[0]), int(size[1])
-        boxes, scores = found["boxes"].float().cpu(), found["scores"].float().cpu()
-        order = scores.argsort(descending=True, stable=True)[:MOST]
+        boxes, scores = _read(found["boxes"]).cpu(), _read(found["scores"]).cpu()
+        order = scores.argsort(descending=True, stable=True)
         factors = torch.tensor([width / shape[1], height / shape[0]] * 2)
         boxes = (boxes[order] * factors).clamp(min=0).minimum(torch.tensor([width, height] * 2))
         masks = None
@@ -569,14 +705,13 @@ def build(
     known = detection.named_classes(config)
     if image_size is not None:
         config["image_size"] = image_size
+    config = _checked(config, source.folder is None)
     _check_masks(config, masks)
     place = config.pop("backbone_weights", None)
     model = _network(config, len(labels))
     if weights is not None and not source.random:
         _fill(model, weights, known, list(labels), source.folder)
-    elif place is not None and not config.get("backbone"):
-        raise ModelError("backbone_weights: only a timm `backbone` has weights of its own")
-    elif place is not None:
+    elif place is not None and source.folder is None:
         _backbone_weights(model, str(place))
     return model, TorchvisionFamily(config, labels)
 
@@ -585,6 +720,7 @@ def load(folder: Path, masks: bool = False) -> tuple[nn.Module, TorchvisionFamil
     """A saved detector, in eval mode. Raises ModelError."""
     config, weights = detection.read_folder(folder)
     labels = detection.named_classes(config)
+    config = _checked(config, False)
     _check_masks(config, masks)
     model = _network(config, len(labels))
     _fill(model, weights, labels, labels, folder)

@@ -32,9 +32,9 @@ class RegionPooling(MultiScaleRoIAlign):
         assert self.scales is not None
         assert self.map_levels is not None
         maps = [x[name] for name in self.featmap_names if name in x]
-        if maps[0].device.type != "cpu":
-            found: Tensor = super().forward(x, boxes, image_shapes)
-            return found
+        if maps[0].device.type != "cpu":  # where maps and boxes must have one dtype; boxes are always float32
+            found: Tensor = super().forward({name: one.float() for name, one in x.items()}, boxes, image_shapes)
+            return found.to(maps[0].dtype)
         images = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(one) for one in boxes]))
         levels = self.map_levels(boxes)
         return pooled(maps, self.scales, levels, images, torch.cat(boxes), self.output_size[0], self.sampling_ratio)

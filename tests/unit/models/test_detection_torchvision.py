@@ -1,9 +1,13 @@
 """torchvision's detectors: built, trained one step, asked, saved and loaded."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from pipelines.config.recipe import ModelSection
@@ -11,6 +15,7 @@ from pipelines.errors import ModelError
 from pipelines.models import detection
 from pipelines.models.detection_torchvision import crowded
 from pipelines.models.source import Weights, resolve
+from pipelines.utils import shares
 
 SMALL = {"fpn_channels": 16, "proposals": 30, "samples": 16, "backbone": "mobilenetv3_small_050"}
 CONFIGS = {
@@ -94,7 +99,7 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
     assert other.labels == ["a", "b"]
     assert other.library == "torchvision"
     for one, again in zip(found, other.detect(loaded, batch), strict=True):
-        assert 0 < len(one.boxes) <= 100
+        assert 0 < len(one.boxes) <= 300
         assert np.array_equal(one.boxes, again.boxes)
         assert np.array_equal(one.scores, again.scores)
         assert one.masks == again.masks
@@ -222,12 +227,86 @@ def test_detections_do_not_depend_on_other_images(architecture, size):
         assert found.scores == pytest.approx(alone.scores, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=pytest.mark.slow if a in SLOW else ()) for a in CONFIGS]
+)
+def test_boxes_are_exact_under_bf16(architecture):
+    torch.manual_seed(0)
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(_source(architecture, image_size=608), ["a", "b"], masks=masks)
+    part = model.roi_heads if masks or "rcnn" in architecture else model
+    part.score_thresh = 0.0
+    large = _example(0, [[517, 3, 601, 299], [20, 10, 70, 75]], [False, True], size=(300, 608))
+    batch = _batch(family, [large])
+    taken = []
+    inner = model.transform.forward
+    model.transform.forward = lambda images, targets=None: taken.append(targets) or inner(images, targets)
+    anchors = (model.rpn if "rcnn" in architecture else model).anchor_generator
+    anchors.register_forward_hook(lambda module, given, output: taken.append(output))
+    with torch.autocast("cpu", torch.bfloat16):
+        family.loss(model.train(), batch, family.counts(batch))
+        low = family.detect(model, batch)[0]
+    plain = family.detect(model, batch)[0]
+    assert all(one.dtype == torch.float32 for output in taken[1::2] for one in output)
+    assert torch.equal(taken[1][0], taken[5][0])
+    for name in ("boxes", "crowds"):
+        assert not taken[0][0][name].is_floating_point()  # FSDP would round it
+        assert torch.equal(taken[0][0][name].view(torch.float32), batch["targets"][0][name])
+    for one in (low, plain):
+        assert one.boxes.dtype == one.scores.dtype == np.float32
+        beyond = one.boxes[(one.boxes > 300) & (one.boxes < 607)]
+        assert len(beyond) > 10
+        assert (beyond % 2 != 0).mean() > 0.3  # bfloat16 knows only even numbers here
+
+
+@pytest.mark.parametrize("architecture", ["maskrcnn", "retinanet"])
+def test_the_heads_learn_exact_boxes_under_bf16(architecture):
+    torch.manual_seed(0)
+    masks = architecture == "maskrcnn"
+    model, family = detection.build(_source(architecture, image_size=608), ["a", "b"], masks=masks)
+    batch = _batch(family, [_example(0, [[517, 3, 601, 299]], size=(300, 608))])
+    coder = (model.roi_heads if masks else model.head.regression_head).box_coder
+    kind, taken = type(coder), []
+    where = "encode" if masks else "encode_single"
+    original = getattr(kind, where)
+    setattr(coder, where, lambda given, *more: taken.append(given) or original(coder, given, *more))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.train()(batch["pixels"], batch["targets"])
+    boxes = torch.cat([one for given in taken for one in (given if isinstance(given, (list, tuple)) else [given])])
+    assert boxes.dtype == torch.float32
+    assert {tuple(box) for box in boxes.tolist()} == {(517, 3, 601, 299)}
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+
+
+def test_a_copy_computes_in_float32_and_names_stay():
+    model, _family = detection.build(_source("maskrcnn"), ["a", "b"], masks=True)
+    head = copy.deepcopy(model).roi_heads.box_predictor
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, boxes = head(torch.zeros(1, head.cls_score.in_features))
+    assert scores.dtype == boxes.dtype == torch.float32
+    assert "roi_heads.box_predictor.cls_score.weight" in model.state_dict()
+
+
 def test_bf16():
     model, family = detection.build(_source("maskrcnn"), ["a", "b"], masks=True)
     batch = _batch(family, EXAMPLES)
     with torch.autocast("cpu", torch.bfloat16):
         family.loss(model.train(), batch, family.counts(batch)).backward()
         assert len(family.detect(model, batch)) == 3
+
+
+def test_under_fsdp_a_batch_is_one_call(monkeypatch):
+    calls = {}
+    for sharded in (False, True):
+        monkeypatch.setattr(shares, "asked", lambda sharded=sharded: sharded)
+        torch.manual_seed(0)
+        model, family = detection.build(_source("fasterrcnn"), ["a", "b"])
+        calls[sharded] = []
+        model.register_forward_pre_hook(lambda module, given, sharded=sharded: calls[sharded].append(len(given[0])))
+        monkeypatch.undo()  # the family remembers how the model was built
+        found = family.detect(model, _batch(family, [EXAMPLES[0], _example(4, [], size=(120, 40))]))
+        assert len(found) == 2
+    assert calls == {False: [1, 1], True: [2]}
 
 
 def test_an_id_names_an_architecture():
@@ -238,22 +317,103 @@ def test_an_id_names_an_architecture():
     assert resolve(ModelSection(id="torchvision/ssd300_vgg16")).config["architecture"] == "ssd300_vgg16"
 
 
+RCNN = {"architecture": "fasterrcnn", "backbone": "resnet18"}
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         ({"architecture": "yolo"}, "fasterrcnn_resnet50_fpn"),
+        ({"architecture": ["yolo"]}, "fasterrcnn_resnet50_fpn"),
         ({"architecture": "fasterrcnn"}, "needs a `backbone`"),
-        ({"architecture": "fasterrcnn", "backbone": "no_such"}, "no_such"),
-        ({"architecture": "ssd300_vgg16", "proposals": 5}, "proposals"),
+        (RCNN | {"backbone": "no_such"}, "no_such"),
+        (RCNN | {"backbone": "local-dir:/etc"}, "model of timm"),
+        (RCNN | {"backbone": "hf-hub:evil/x"}, "model of timm"),
+        (RCNN | {"backbone": "resnet18.hf-hub:evil/x"}, "model of timm"),
+        (RCNN | {"backbone": "resnet18.no_tag"}, "resnet18.no_tag"),
+        (RCNN | {"backbone": 5}, "model of timm"),
+        (RCNN | {"image_size": 31}, "image_size: got 31, must be a number without decimals from 32 to 4096"),
+        (RCNN | {"image_size": 96.0}, "image_size"),
+        ({"architecture": "ssd300_vgg16", "image_size": 267}, "from 268 on"),
+        (RCNN | {"proposals": True}, "proposals: got True"),
+        (RCNN | {"samples": 0}, "samples"),
+        (RCNN | {"anchor_samples": 10**9}, "anchor_samples"),
+        (RCNN | {"fpn_channels": "16"}, "fpn_channels"),
+        (RCNN | {"head_channels": 0}, "head_channels"),
+        (RCNN | {"anchor_scale": 0}, "anchor_scale: got 0, must be a number above 0 and at most 64"),
+        (RCNN | {"frozen_batch_norm": "no"}, "frozen_batch_norm"),
+        (RCNN | {"frozen_batch_norm": True, "batch_norm_eps": -1e-5}, "batch_norm_eps: got -1e-05"),
         ({"architecture": "maskrcnn_resnet50_fpn"}, "instance segmentation"),
-        ({"architecture": "fasterrcnn", "backbone": "resnet18", "head_channels": 0}, "head_channels"),
-        ({"architecture": "fasterrcnn", "backbone": "resnet18", "mask_channels": 64}, "Mask R-CNN with"),
-        ({"architecture": "fasterrcnn_resnet50_fpn", "head_channels": 64}, "with a timm backbone"),
     ],
 )
-def test_impossible_configurations(config, said):
+def test_impossible_configurations(config, said, tmp_path):
+    config = {"model_type": "torchvision"} | config
+    with pytest.raises(ModelError, match=said):
+        detection.build(Weights(None, config, True), ["a"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=said):
+        detection.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (RCNN | {"anchor_scale": float("nan")}, "anchor_scale"),
+        (RCNN | {"anchor_scale": float("inf")}, "anchor_scale"),
+        (RCNN | {"propsals": 5}, "fasterrcnn takes no propsals: did you mean 'proposals'. It takes anchor_samples"),
+        ({"architecture": "ssd300_vgg16", "proposals": 5}, "no proposals: only Faster and Mask R-CNN take it"),
+        (RCNN | {"mask_channels": 64}, "no mask_channels: only Mask R-CNN with"),
+        (RCNN | {"batch_norm_eps": 0}, "no batch_norm_eps: only detectors with frozen_batch_norm"),
+        ({"architecture": "fasterrcnn_resnet50_fpn", "head_channels": 64}, "with a timm backbone"),
+        ({"architecture": "ssd300_vgg16", "fpn_channels": 64}, "no fpn_channels: only detectors with a timm"),
+        ({"architecture": "ssd300_vgg16", "backbone_weights": "a/b"}, "no backbone_weights: only"),
+        ({"architecture": "ssd300_vgg16", "frozen_batch_norm": True}, "no frozen_batch_norm: only"),
+    ],
+)
+def test_what_a_recipe_cannot_have(config, said):
     with pytest.raises(ModelError, match=said):
         detection.build(Weights(None, {"model_type": "torchvision"} | config, True), ["a"])
+
+
+def test_a_folder_may_have_keys_of_others(tmp_path):
+    model, family = detection.build(_source("fasterrcnn"), ["a", "b"])
+    family.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    more = {"detection_threshold": 0.4, "mask_channels": 8, "transformers_version": "5"}
+    (tmp_path / "config.json").write_text(json.dumps(config | more))
+    assert detection.load(tmp_path)[1].config.items() >= more.items()
+    assert detection.build(Weights(tmp_path), ["b"])[1].config.items() >= more.items()
+
+
+@pytest.mark.parametrize("more", [{}, {"backbone": "resnet18.a1_in1k"}])
+def test_the_eps_of_frozen_batch_norm_is_kept(more, tmp_path):
+    architecture = "fasterrcnn" if more else "fasterrcnn_mobilenet_v3_large_320_fpn"
+    model, family = detection.build(_source(architecture, frozen_batch_norm=True, batch_norm_eps=0.0, **more), ["a"])
+    family.save(model, tmp_path)
+    for one in (model, detection.load(tmp_path)[0]):
+        eps = [part.eps for part in one.backbone.modules() if "BatchNorm" in type(part).__name__]
+        assert len(eps) > 10
+        assert set(eps) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "floor", "most"),
+    [
+        *(("fasterrcnn", 0.05, 100), ("retinanet", 0.05, 300), ("ssdlite320_mobilenet_v3_large", 0.001, 300)),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("fcos_resnet50_fpn", 0.05, 100), ("ssd300_vgg16", 0.01, 200))
+        ),
+    ],
+)
+def test_floors_and_limits(architecture, floor, most):
+    model, family = detection.build(_source(architecture), ["a", "b"])
+    part = model.roi_heads if architecture == "fasterrcnn" else model
+    assert (part.score_thresh, part.detections_per_img) == (floor, most)
+    part.score_thresh = 0.0
+    part.nms_thresh = 1.0
+    assert len(family.detect(model, _batch(family, EXAMPLES[:1]))[0].boxes) <= most
 
 
 def test_a_folder_without_safetensors(tmp_path):
