@@ -32,6 +32,11 @@ HEAD = re.compile(
     r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
     r"|enc_out_class_embed|enc_out_bbox_embed|denoising_class_embed)"
 )
+# what computes scores, boxes, and the points from which boxes are refined; some are lists with a part for each layer
+EXACT = re.compile(
+    r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
+    r"|enc_out_class_embed|enc_out_bbox_embed|ref_point_head|reference_points|pre_bbox_head|integral|lqe_layers)(\.\d+)?"
+)
 GROUPS = ("lw_detr", "rf_detr")  # in training they have several groups of queries, each of which finds every object
 KINDS = (*EVERY_LAYER, *PLAIN_PIXELS, *GROUPS, "yolos")
 LATER = re.compile(r"layer[234]|stages\.[123]")  # the stages of a ResNet that train, as timm and transformers name them
@@ -238,7 +243,7 @@ def build(source: Any, labels: list[str], image_size: int | None, masks: bool) -
     else:
         model = read
     _freeze(model, stem=source.folder is not None and not source.random)
-    losses.in_float32(model)
+    _in_float32(model)
     return model, Transformers(config, processor, side, masks)
 
 
@@ -247,7 +252,7 @@ def load(folder: Path, masks: bool) -> tuple[nn.Module, Transformers]:
     config = _checked(pretrained.read_config(folder, None), folder, masks)
     model: Any = pretrained.load_model(_auto(masks), folder, config, lambda model: nn.ModuleList(), hint=HINT)
     _freeze(model, stem=True)
-    losses.in_float32(model)
+    _in_float32(model)
     return model.eval(), Transformers(config, *_processor(folder, config, None), masks)
 
 
@@ -315,6 +320,33 @@ def _freeze(model: Any, stem: bool) -> None:
             parameter.requires_grad_(False)
         elif kind in EVERY_LAYER and resnet and ".backbone." in name:
             parameter.requires_grad_(not stem or LATER.search(name) is not None)
+
+
+def _in_float32(model: nn.Module) -> None:
+    """Compute boxes, scores and losses in float32, also under autocast.
+
+    A box in bfloat16 has steps of 1/256 of the image: 3 pixels of 800. Names of weights do not change. Features stay in
+    bfloat16, and so do, in a sharded model (FSDP), the learned points from which LW-DETR and RF-DETR start.
+    """
+    for name, part in model.named_modules():
+        if EXACT.fullmatch(name) and not isinstance(part, nn.ModuleList):
+            kind = type(part)
+            part.__class__ = type(kind.__name__, (_Exact, kind), {"__module__": kind.__module__})
+    losses.in_float32(model)
+
+
+class _Exact(nn.Module):
+    """A part of a model that is computed in float32, also under autocast and with weights in bfloat16 (FSDP)."""
+
+    def forward(self, *given: Tensor) -> Tensor:
+        weights = dict(self.named_parameters())
+        with torch.autocast(given[0].device.type, enabled=False):
+            if any(weight.dtype != torch.float32 for weight in weights.values()):
+                exact = {name: weight.float() for name, weight in weights.items()}
+                found: Tensor = torch.func.functional_call(self, exact, given)
+            else:
+                found = super().forward(*(one.float() for one in given))
+        return found
 
 
 def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list[str]) -> None:

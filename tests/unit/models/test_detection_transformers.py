@@ -268,6 +268,44 @@ def test_a_step_in_bfloat16_has_gradients() -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_and_scores_have_no_steps_of_bfloat16(kind: str) -> None:
+    model, family = built(kind)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if HEAD.search(name) and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)  # boxes differ
+    names = set(model.state_dict())
+    model = copy.deepcopy(model).eval()
+    assert set(model.state_dict()) == names
+    batch = batch_of(family, examples())
+    expected = family.detect(model, batch)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        output = model(pixel_values=batch["pixel_values"])
+        found = family.detect(model, batch)
+    for rough in (output.pred_boxes, output.logits):
+        assert (rough == rough.bfloat16()).float().mean() < 0.05
+    if kind not in ("detr", "yolos"):
+        return  # these choose points by their scores, so another rounding of features gives other boxes
+    for one, two in zip(found, expected, strict=True):
+        each = one.boxes[:, None] / [100, 80, 100, 80] - two.boxes / [100, 80, 100, 80]
+        assert 800 * np.abs(each).max(-1).min(1).max() < 1  # pixels
+
+
+def test_boxes_of_sharded_weights_in_bfloat16_are_exact() -> None:
+    model, _ = built("detr")
+    head = model.bbox_predictor
+    features = torch.randn(2, 10, 32)
+    expected = head(features)
+    head.bfloat16()  # as FSDP holds them during a forward pass
+    found = head(features)
+    assert found.dtype == torch.float32
+    assert (found == found.bfloat16()).float().mean() < 0.05
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
+
+
 def test_four_images_are_learned_by_heart() -> None:
     model, family = built("rt_detr")
     model.train()
