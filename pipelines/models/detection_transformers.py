@@ -38,6 +38,7 @@ EXACT = re.compile(
     r"|enc_out_class_embed|enc_out_bbox_embed|ref_point_head|reference_points|pre_bbox_head|integral|lqe_layers)(\.\d+)?"
 )
 GROUPS = ("lw_detr", "rf_detr")  # in training they have several groups of queries, each of which finds every object
+MANY = (*PLAIN_PIXELS, *GROUPS)  # published with as many detections as they have queries, usually 300
 KINDS = (*EVERY_LAYER, *PLAIN_PIXELS, *GROUPS, "yolos")
 LATER = re.compile(r"layer[234]|stages\.[123]")  # the stages of a ResNet that train, as timm and transformers name them
 SIDE = 640  # pixels, of a model without a processor
@@ -132,10 +133,7 @@ class Transformers:
         if self.masks:
             for label, masks in zip(labels, batch["masks"], strict=True):
                 label["masks"] = masks.to(device)
-        try:
-            output = model(pixel_values=batch["pixel_values"], labels=labels)
-        except losses.NotFinite:  # the training stops at such a loss, with advice
-            return torch.full((), torch.nan, device=device, requires_grad=True)
+        output = model(pixel_values=batch["pixel_values"], labels=labels)
         of_boxes = self._divided(batch, device) / max(1.0, counts["boxes"])
         if self.masks:
             # without an object the library's losses of masks are empty tensors, and so is its sum
@@ -194,9 +192,9 @@ class Transformers:
                 scores, queries = scores.topk(min(MOST, len(scores)))
                 classes = classes[queries]
             else:
-                # as transformers' processors: as many as there are queries, or 100 of all scores
-                most = len(of_image) if self.config.model_type in (*PLAIN_PIXELS, "rf_detr") else of_image.numel()
-                scores, flat = of_image.sigmoid().flatten().topk(min(MOST, most))
+                # as the authors' code: as many as there are queries, or 100 of all scores
+                most = len(of_image) if self.config.model_type in MANY else min(MOST, of_image.numel())
+                scores, flat = of_image.sigmoid().flatten().topk(most)
                 queries, classes = flat // of_image.shape[-1], flat % of_image.shape[-1]
             centres, sides = places[queries].chunk(2, dim=1)
             corners = torch.cat([centres - sides / 2, centres + sides / 2], 1).clamp(0, 1)
@@ -352,8 +350,7 @@ class _Exact(nn.Module):
 def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list[str]) -> None:
     """Copy weights from one model to another with other classes; of classes that both know by name, their rows."""
     old, new = read.state_dict(), model.state_dict()
-    number = {name: place for place, name in enumerate(known)}
-    pairs = [(number[label], place) for place, label in enumerate(labels) if label in number]
+    pairs = [(row[0], place) for place, label in enumerate(labels) if (row := pretrained.rows_of(known, [label]))]
     for name, tensor in new.items():
         given = old.get(name)
         if given is None:

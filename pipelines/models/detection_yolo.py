@@ -34,7 +34,7 @@ from torchvision.ops import FrozenBatchNorm2d, batched_nms, box_convert, box_iou
 from pipelines.errors import ModelError
 from pipelines.models import detection
 from pipelines.models import layers as model_layers
-from pipelines.models.detection import MOST, Batch, Detections
+from pipelines.models.detection import Batch, Detections
 from pipelines.models.pretrained import rows_of
 from pipelines.utils.formatting import short
 
@@ -410,7 +410,7 @@ class Deimv2(Libreyolo):
     def answers(self, model: Any, output: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
         answers = []
         for logits, boxes in zip(output["pred_logits"], output["pred_boxes"], strict=True):
-            scores, flat = logits.sigmoid().flatten().topk(min(MOST, logits.numel()))
+            scores, flat = logits.sigmoid().flatten().topk(min(KEPT, logits.numel()))
             queries, classes = flat // logits.shape[-1], flat % logits.shape[-1]
             answers.append((box_convert(boxes[queries], "cxcywh", "xyxy") * self.side, scores, classes))
         return answers

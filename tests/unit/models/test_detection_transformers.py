@@ -195,6 +195,27 @@ def test_rows_of_known_classes_are_taken_over(kind: str, tmp_path: Path) -> None
     assert all(torch.equal(now[name], old[name]) for name in now if name not in names)
 
 
+def test_a_name_that_two_classes_have_takes_over_no_row(tmp_path: Path) -> None:
+    model, family = built("detr", ["ant", "bee", "ant"])
+    family.save(model, tmp_path)
+    renewed, _ = detection.build(Weights(tmp_path, None), ["ant", "Bee"], None)
+    old, new = model.class_labels_classifier.weight, renewed.class_labels_classifier.weight
+    assert torch.equal(new[1], old[1])
+    assert not torch.equal(new[0], old[0])
+    assert not torch.equal(new[0], old[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("rt_detr", 120), ("rt_detr_v2", 120), ("d_fine", 120), ("rf_detr", 120), ("lw_detr", 120)]
+    + [("deformable_detr", 100), ("conditional_detr", 100), ("detr", 100)],
+)
+def test_as_many_detections_as_the_authors_count(kind: str, most: int) -> None:
+    model, family = detection.build(Weights(None, CONFIGS[kind] | {"num_queries": 120}), LABELS, 256)
+    for found in family.detect(model.eval(), batch_of(family, examples((1,)))):
+        assert len(found.scores) == len(found.boxes) == most
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_blocks_and_the_head(kind: str) -> None:
     model, family = built(kind)
@@ -244,9 +265,13 @@ def test_a_detector_may_train_without_noisy_boxes() -> None:
 def test_a_model_that_diverged_has_no_finite_loss(kind: str) -> None:
     model, family = built(kind)
     batch = batch_of(family, examples())
-    loss = family.loss(model.train(), batch | {"pixel_values": batch["pixel_values"] * torch.nan}, family.counts(batch))
+    family.loss(model.train(), batch, family.counts(batch)).backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    loss = family.loss(model, batch | {"pixel_values": batch["pixel_values"] * torch.nan}, family.counts(batch))
     assert loss.isnan()
-    loss.backward()
+    loss.backward()  # other processes wait for the gradients of this one
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == trained
     assert family.loss(model, batch, family.counts(batch)).isfinite()
 
 

@@ -266,6 +266,13 @@ def test_a_frozen_batch_norm_keeps_its_statistics(tmp_path):
     assert any(isinstance(part, nn.BatchNorm2d) for part in live.modules())  # random weights have no statistics
 
 
+def test_deimv2_keeps_300_detections():
+    torch.manual_seed(0)
+    model, family = _built("deimv2", [f"class {number}" for number in range(20)])
+    [found] = family.detect(model.eval(), _batch(family, EXAMPLES[:1]))
+    assert 200 < len(found.scores) <= 300  # a few may have no area
+
+
 def test_denoising_trains_the_embedding_of_classes():
     model, family = _built("deimv2", denoising=20)
     batch = _batch(family, EXAMPLES)
