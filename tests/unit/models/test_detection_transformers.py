@@ -207,8 +207,10 @@ def test_a_name_that_two_classes_have_takes_over_no_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "most"),
-    [("rt_detr", 120), ("rt_detr_v2", 120), ("d_fine", 120), ("rf_detr", 120), ("lw_detr", 120)]
-    + [("deformable_detr", 100), ("conditional_detr", 100), ("detr", 100)],
+    [
+        *((kind, 120) for kind in ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr")),
+        *((kind, 100) for kind in ("deformable_detr", "conditional_detr", "detr")),
+    ],
 )
 def test_as_many_detections_as_the_authors_count(kind: str, most: int) -> None:
     model, family = detection.build(Weights(None, CONFIGS[kind] | {"num_queries": 120}), LABELS, 256)
