@@ -45,7 +45,11 @@ SIDE = 640  # pixels, of a model without a processor
 
 
 class Transformers:
-    """The family of transformers' detectors (see pipelines.models.detection.Family)."""
+    """The family of transformers' detectors (see pipelines.models.detection.Family).
+
+    DETR and YOLOS are published with scores of images that keep their shape (DETR: 800 to 1333 pixels a side). Here
+    their images are stretched to a square (800 x 800) too, so scores may differ from the published ones.
+    """
 
     library = "transformers"
 
