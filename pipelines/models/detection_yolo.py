@@ -13,6 +13,9 @@ Other keys of a configuration:
 - `head_classes` (YOLOv9): the number of classes for which the width of the head was chosen, if it is not that of now.
 
 YOLOX and YOLOv9 get the image without distortion, in the upper left of a grey square; DEIMv2 gets it stretched.
+
+In bf16 the networks answer in bf16: YOLOX and YOLOv9 with distances in cells, DEIMv2 with changes of a box from layer
+to layer. The boxes themselves are computed from these in float32, so they have no steps of 1/256 of the image.
 """
 
 import abc

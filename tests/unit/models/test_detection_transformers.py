@@ -2,6 +2,7 @@
 
 import copy
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,7 +199,7 @@ def test_rows_of_known_classes_are_taken_over(kind: str, tmp_path: Path) -> None
 def test_a_name_that_two_classes_have_takes_over_no_row(tmp_path: Path) -> None:
     model, family = built("detr", ["ant", "bee", "ant"])
     family.save(model, tmp_path)
-    renewed, _ = detection.build(Weights(tmp_path, None), ["ant", "Bee"], None)
+    renewed: Any = detection.build(Weights(tmp_path, None), ["ant", "Bee"], None)[0]
     old, new = model.class_labels_classifier.weight, renewed.class_labels_classifier.weight
     assert torch.equal(new[1], old[1])
     assert not torch.equal(new[0], old[0])
@@ -275,6 +276,33 @@ def test_a_model_that_diverged_has_no_finite_loss(kind: str) -> None:
     loss.backward()  # other processes wait for the gradients of this one
     assert {name for name, p in model.named_parameters() if p.grad is not None} == trained
     assert family.loss(model, batch, family.counts(batch)).isfinite()
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """A step of two processes; the first one meets NaN."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+    model, family = built("detr")
+    both = torch.nn.parallel.DistributedDataParallel(model.train(), find_unused_parameters=True)
+    batch = batch_of(family, examples())
+    if rank == 0:
+        batch["pixel_values"] *= torch.nan
+    loss = family.loss(both, batch, family.counts(batch))
+    loss.backward()
+    gradient = model.class_labels_classifier.weight.grad
+    (folder / f"{rank}.txt").write_text(f"{bool(loss.isnan())} {bool(gradient.isnan().any())}")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_process_that_meets_nan_lets_no_other_wait(tmp_path: Path) -> None:
+    running: Any = torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2, join=False)
+    deadline = time.monotonic() + 120
+    while not running.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in running.processes:
+                process.kill()
+            pytest.fail("one process waits for the other")
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["True True", "False True"]
 
 
 def test_lora_is_refused_where_layers_share_their_head() -> None:
