@@ -12,34 +12,39 @@ from transformers.loss.loss_d_fine import DFineLoss
 MATCHED, OTHERS = "ddf_matched", "ddf_others"
 
 
-class NotFinite(Exception):
-    """A model's boxes or scores are NaN, so no object can be matched with one of them."""
-
-
 def in_float32(model: Any) -> None:
     """Compute the loss of a model in float32, also under autocast: objects are matched in NumPy, without bfloat16.
 
-    It raises NotFinite.
+    No object can be matched with a box that is NaN. Then the losses are NaN, but they are computed all the same, with 0
+    in the place of NaN: other processes wait for the sums of this one, and for its gradients.
     """
     computed: Callable[..., Any] = d_fine if model.config.model_type == "d_fine" else model.loss_function
 
     def loss(logits: Tensor, *given: Any, **named: Any) -> Any:
-        given = (logits, *given)
-        if any(isinstance(one, Tensor) and bool(one.isnan().any()) for one in (*given, *named.values())):
-            raise NotFinite
-        with torch.autocast(logits.device.type, enabled=False):
-            return computed(*map(_float32, given), **{name: _float32(one) for name, one in named.items()})
+        device = logits.device
+        with torch.autocast(device.type, enabled=False):
+            lost: list[Tensor] = []  # the sum of the NaN of each tensor, which is 0 without any
+            clean = [_clean(one, lost) for one in (logits, *given)]
+            total, parts, *more = computed(*clean, **{name: _clean(one, lost) for name, one in named.items()})
+            nan = torch.stack(lost).sum()
+            return total + nan, {name: value + nan for name, value in parts.items()}, *more
 
     model.loss_function = loss
 
 
-def _float32(value: Any) -> Any:
+def _clean(value: Any, lost: list[Tensor]) -> Any:
+    """The value in float32 and without NaN; `lost` gets what was taken out. It does not wait for a GPU."""
     if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
+        if not value.is_floating_point():
+            return value
+        value = value.float()
+        nan = value.isnan()
+        lost.append(value.masked_fill(~nan, 0).sum())
+        return value.masked_fill(nan, 0)
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_float32, value))
+        return type(value)(_clean(one, lost) for one in value)
     if isinstance(value, dict):
-        return {key: _float32(one) for key, one in value.items()}
+        return {key: _clean(one, lost) for key, one in value.items()}
     return value
 
 

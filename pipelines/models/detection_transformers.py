@@ -32,14 +32,24 @@ HEAD = re.compile(
     r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
     r"|enc_out_class_embed|enc_out_bbox_embed|denoising_class_embed)"
 )
+# what computes scores, boxes, and the points from which boxes are refined; some are lists with a part for each layer
+EXACT = re.compile(
+    r"(.*\.)?(class_labels_classifier|bbox_predictor|class_embed|bbox_embed|enc_score_head|enc_bbox_head"
+    r"|enc_out_class_embed|enc_out_bbox_embed|ref_point_head|reference_points|pre_bbox_head|integral|lqe_layers)(\.\d+)?"
+)
 GROUPS = ("lw_detr", "rf_detr")  # in training they have several groups of queries, each of which finds every object
+MANY = (*PLAIN_PIXELS, *GROUPS)  # published with as many detections as they have queries, usually 300
 KINDS = (*EVERY_LAYER, *PLAIN_PIXELS, *GROUPS, "yolos")
 LATER = re.compile(r"layer[234]|stages\.[123]")  # the stages of a ResNet that train, as timm and transformers name them
 SIDE = 640  # pixels, of a model without a processor
 
 
 class Transformers:
-    """The family of transformers' detectors (see pipelines.models.detection.Family)."""
+    """The family of transformers' detectors (see pipelines.models.detection.Family).
+
+    DETR and YOLOS are published with scores of images that keep their shape (DETR: 800 to 1333 pixels a side). Here
+    their images are stretched to a square (800 x 800) too, so scores may differ from the published ones.
+    """
 
     library = "transformers"
 
@@ -127,10 +137,7 @@ class Transformers:
         if self.masks:
             for label, masks in zip(labels, batch["masks"], strict=True):
                 label["masks"] = masks.to(device)
-        try:
-            output = model(pixel_values=batch["pixel_values"], labels=labels)
-        except losses.NotFinite:  # the training stops at such a loss, with advice
-            return torch.full((), torch.nan, device=device, requires_grad=True)
+        output = model(pixel_values=batch["pixel_values"], labels=labels)
         of_boxes = self._divided(batch, device) / max(1.0, counts["boxes"])
         if self.masks:
             # without an object the library's losses of masks are empty tensors, and so is its sum
@@ -189,9 +196,9 @@ class Transformers:
                 scores, queries = scores.topk(min(MOST, len(scores)))
                 classes = classes[queries]
             else:
-                # as transformers' processors: as many as there are queries, or 100 of all scores
-                most = len(of_image) if self.config.model_type in (*PLAIN_PIXELS, "rf_detr") else of_image.numel()
-                scores, flat = of_image.sigmoid().flatten().topk(min(MOST, most))
+                # as the authors' code: as many as there are queries, or 100 of all scores
+                most = len(of_image) if self.config.model_type in MANY else min(MOST, of_image.numel())
+                scores, flat = of_image.sigmoid().flatten().topk(most)
                 queries, classes = flat // of_image.shape[-1], flat % of_image.shape[-1]
             centres, sides = places[queries].chunk(2, dim=1)
             corners = torch.cat([centres - sides / 2, centres + sides / 2], 1).clamp(0, 1)
@@ -238,7 +245,7 @@ def build(source: Any, labels: list[str], image_size: int | None, masks: bool) -
     else:
         model = read
     _freeze(model, stem=source.folder is not None and not source.random)
-    losses.in_float32(model)
+    _in_float32(model)
     return model, Transformers(config, processor, side, masks)
 
 
@@ -247,7 +254,7 @@ def load(folder: Path, masks: bool) -> tuple[nn.Module, Transformers]:
     config = _checked(pretrained.read_config(folder, None), folder, masks)
     model: Any = pretrained.load_model(_auto(masks), folder, config, lambda model: nn.ModuleList(), hint=HINT)
     _freeze(model, stem=True)
-    losses.in_float32(model)
+    _in_float32(model)
     return model.eval(), Transformers(config, *_processor(folder, config, None), masks)
 
 
@@ -317,11 +324,37 @@ def _freeze(model: Any, stem: bool) -> None:
             parameter.requires_grad_(not stem or LATER.search(name) is not None)
 
 
+def _in_float32(model: nn.Module) -> None:
+    """Compute boxes, scores and losses in float32, also under autocast.
+
+    A box in bfloat16 has steps of 1/256 of the image: 3 pixels of 800. Names of weights do not change. Features stay in
+    bfloat16, and so do, in a sharded model (FSDP), the learned points from which LW-DETR and RF-DETR start.
+    """
+    for name, part in model.named_modules():
+        if EXACT.fullmatch(name) and not isinstance(part, nn.ModuleList):
+            kind = type(part)
+            part.__class__ = type(kind.__name__, (_Exact, kind), {"__module__": kind.__module__})
+    losses.in_float32(model)
+
+
+class _Exact(nn.Module):
+    """A part of a model that is computed in float32, also under autocast and with weights in bfloat16 (FSDP)."""
+
+    def forward(self, *given: Tensor) -> Tensor:
+        weights = dict(self.named_parameters())
+        with torch.autocast(given[0].device.type, enabled=False):
+            if any(weight.dtype != torch.float32 for weight in weights.values()):
+                exact = {name: weight.float() for name, weight in weights.items()}
+                found: Tensor = torch.func.functional_call(self, exact, given)
+            else:
+                found = super().forward(*(one.float() for one in given))
+        return found
+
+
 def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list[str]) -> None:
     """Copy weights from one model to another with other classes; of classes that both know by name, their rows."""
     old, new = read.state_dict(), model.state_dict()
-    number = {name: place for place, name in enumerate(known)}
-    pairs = [(number[label], place) for place, label in enumerate(labels) if label in number]
+    pairs = [(row[0], place) for place, label in enumerate(labels) if (row := pretrained.rows_of(known, [label]))]
     for name, tensor in new.items():
         given = old.get(name)
         if given is None:

@@ -8,11 +8,14 @@ A folder holds model.safetensors, with the names of libreyolo's own networks, an
 Other keys of a configuration:
 
 - `frozen_batch_norm`: true keeps statistics and weights of every BatchNorm as they are. It suits a model whose
-  BatchNorm was folded into its convolutions, such as one from ONNX. Random weights do not use it.
+  BatchNorm was folded into its convolutions, such as one from ONNX. A recipe with random weights must not have it.
 - `denoising` (DEIMv2): noisy boxes that training adds, about this many an image. Left out: 0. The paper has 100.
 - `head_classes` (YOLOv9): the number of classes for which the width of the head was chosen, if it is not that of now.
 
 YOLOX and YOLOv9 get the image without distortion, in the upper left of a grey square; DEIMv2 gets it stretched.
+
+In bf16 the networks answer in bf16: YOLOX and YOLOv9 with distances in cells, DEIMv2 with changes of a box from layer
+to layer. The boxes themselves are computed from these in float32, so they have no steps of 1/256 of the image.
 """
 
 import abc
@@ -31,10 +34,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import FrozenBatchNorm2d, batched_nms, box_convert, box_iou
 
+from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
 from pipelines.models import detection
 from pipelines.models import layers as model_layers
-from pipelines.models.detection import MOST, Batch, Detections
+from pipelines.models.detection import Batch, Detections
 from pipelines.models.pretrained import rows_of
 from pipelines.utils.formatting import short
 
@@ -58,6 +62,8 @@ class Libreyolo(abc.ABC):
     """Size in a configuration -> libreyolo's name of it."""
     sides: ClassVar[Mapping[str, int]] = {}
     """Pixels a side, for sizes with other images than 640."""
+    own_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of a configuration that other architectures do not have."""
     of_classes: ClassVar[re.Pattern[str]]
     """The parameters with a row for each class."""
     stretched = False
@@ -267,6 +273,7 @@ class Yolov9(Libreyolo):
     """
 
     sizes = {"t": "t", "s": "s", "m": "m", "c": "c"}
+    own_keys = ("head_classes",)
     of_classes = re.compile(r"head\.cv3\.\d+\.2\.(weight|bias)")
     NMS: ClassVar[float] = 0.7
 
@@ -342,6 +349,7 @@ class Deimv2(Libreyolo):
 
     sizes = {size: size for size in ("atto", "femto", "pico", "n", "s", "m", "l", "x")}
     sides = {"atto": 320, "femto": 416}
+    own_keys = ("denoising",)
     of_classes = re.compile(
         r"decoder\.(enc_score_head\.(weight|bias)|dec_score_head\.\d+\.(weight|bias)|denoising_class_embed\.weight)"
     )
@@ -410,7 +418,7 @@ class Deimv2(Libreyolo):
     def answers(self, model: Any, output: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
         answers = []
         for logits, boxes in zip(output["pred_logits"], output["pred_boxes"], strict=True):
-            scores, flat = logits.sigmoid().flatten().topk(min(MOST, logits.numel()))
+            scores, flat = logits.sigmoid().flatten().topk(min(KEPT, logits.numel()))
             queries, classes = flat // logits.shape[-1], flat % logits.shape[-1]
             answers.append((box_convert(boxes[queries], "cxcywh", "xyxy") * self.side, scores, classes))
         return answers
@@ -564,6 +572,26 @@ def _checked(given: Mapping[str, Any], classes: int) -> tuple[type[Libreyolo], d
     return family, config
 
 
+KEYS = ("model_type", "architecture", "size", "image_size", "id2label")
+
+
+def _check_keys(family: type[Libreyolo], given: Mapping[str, Any]) -> None:
+    """Refuse the keys of a recipe's configuration that would change nothing, or spoil the model. Raises ModelError."""
+    kind = given["architecture"]
+    known = (*KEYS, *family.own_keys)
+    for key in given:
+        if key == "frozen_batch_norm":
+            if given[key]:
+                raise ModelError(
+                    "model.config: frozen_batch_norm: random weights have no statistics to keep: leave it out"
+                )
+        elif key not in known:
+            raise ModelError(
+                f"model.config: {short(repr(key))} is not a key of {kind}, which has {', '.join(known)}"
+                f"{suggest(str(key), known)}"
+            )
+
+
 def _network(family: type[Libreyolo], config: Mapping[str, Any], classes: int) -> Any:
     model = family.network(config, classes)
     if config.get("frozen_batch_norm"):
@@ -629,6 +657,8 @@ def build(
     elif known and given.get("architecture") == "yolov9":
         given.setdefault("head_classes", len(known))
     family, config = _checked(given, len(labels))
+    if source.folder is None:
+        _check_keys(family, given)
     model = _network(family, config, len(labels))
     if weights is not None and not random:
         _fill(family, model, weights, known, list(labels), source.folder)

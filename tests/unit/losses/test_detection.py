@@ -1,5 +1,6 @@
-"""D-FINE's loss: each decoder layer has its own outputs, and the distillation is the library's."""
+"""Losses of detectors: NaN reaches every process, and each decoder layer of D-FINE has its own outputs."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,3 +98,26 @@ def test_the_loss_works_without_outputs_before_the_first_layer() -> None:
     assert total.isfinite()
     assert "loss_fgl" in parts
     assert losses.distillation(parts, 3, 12) == 0
+
+
+def test_a_loss_of_nan_is_computed_and_has_gradients() -> None:
+    seen = []
+
+    def computed(logits: Tensor, boxes: Tensor) -> tuple[Tensor, dict[str, Tensor], None]:
+        seen.append((logits, boxes))  # the sums over all processes are in here
+        return logits.sum(), {"loss_ce": logits.sum(), "loss_mask_ce": logits.new_zeros(0)}, None
+
+    model = SimpleNamespace(config=SimpleNamespace(model_type="detr"), loss_function=computed)
+    losses.in_float32(model)
+    logits = torch.tensor([1.0, 2.0], dtype=torch.bfloat16, requires_grad=True)
+    endless = torch.tensor([torch.inf, 3.0])  # of points outside the image
+    total, parts, _ = model.loss_function(logits, boxes=endless)
+    assert (total.item(), parts["loss_ce"].item()) == (3, 3)
+    assert total.dtype == torch.float32
+    total, parts, _ = model.loss_function(logits, boxes=endless * torch.tensor([1, torch.nan]))
+    assert total.isnan()
+    assert parts["loss_ce"].isnan()
+    assert len(parts["loss_mask_ce"]) == 0
+    assert [boxes.tolist() for _, boxes in seen] == [[torch.inf, 3], [torch.inf, 0]]
+    total.backward()
+    assert logits.grad is not None

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +196,29 @@ def test_rows_of_known_classes_are_taken_over(kind: str, tmp_path: Path) -> None
     assert all(torch.equal(now[name], old[name]) for name in now if name not in names)
 
 
+def test_a_name_that_two_classes_have_takes_over_no_row(tmp_path: Path) -> None:
+    model, family = built("detr", ["ant", "bee", "ant"])
+    family.save(model, tmp_path)
+    renewed: Any = detection.build(Weights(tmp_path, None), ["ant", "Bee"], None)[0]
+    old, new = model.class_labels_classifier.weight, renewed.class_labels_classifier.weight
+    assert torch.equal(new[1], old[1])
+    assert not torch.equal(new[0], old[0])
+    assert not torch.equal(new[0], old[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        *((kind, 120) for kind in ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr")),
+        *((kind, 100) for kind in ("deformable_detr", "conditional_detr", "detr")),
+    ],
+)
+def test_as_many_detections_as_the_authors_count(kind: str, most: int) -> None:
+    model, family = detection.build(Weights(None, CONFIGS[kind] | {"num_queries": 120}), LABELS, 256)
+    for found in family.detect(model.eval(), batch_of(family, examples((1,)))):
+        assert len(found.scores) == len(found.boxes) == most
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_blocks_and_the_head(kind: str) -> None:
     model, family = built(kind)
@@ -244,10 +268,41 @@ def test_a_detector_may_train_without_noisy_boxes() -> None:
 def test_a_model_that_diverged_has_no_finite_loss(kind: str) -> None:
     model, family = built(kind)
     batch = batch_of(family, examples())
-    loss = family.loss(model.train(), batch | {"pixel_values": batch["pixel_values"] * torch.nan}, family.counts(batch))
+    family.loss(model.train(), batch, family.counts(batch)).backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    loss = family.loss(model, batch | {"pixel_values": batch["pixel_values"] * torch.nan}, family.counts(batch))
     assert loss.isnan()
-    loss.backward()
+    loss.backward()  # other processes wait for the gradients of this one
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == trained
     assert family.loss(model, batch, family.counts(batch)).isfinite()
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """A step of two processes; the first one meets NaN."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+    model, family = built("detr")
+    both = torch.nn.parallel.DistributedDataParallel(model.train(), find_unused_parameters=True)
+    batch = batch_of(family, examples())
+    if rank == 0:
+        batch["pixel_values"] *= torch.nan
+    loss = family.loss(both, batch, family.counts(batch))
+    loss.backward()
+    gradient = model.class_labels_classifier.weight.grad
+    (folder / f"{rank}.txt").write_text(f"{bool(loss.isnan())} {bool(gradient.isnan().any())}")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_process_that_meets_nan_lets_no_other_wait(tmp_path: Path) -> None:
+    running: Any = torch.multiprocessing.spawn(one_of_two, (tmp_path,), nprocs=2, join=False)
+    deadline = time.monotonic() + 120
+    while not running.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in running.processes:
+                process.kill()
+            pytest.fail("one process waits for the other")
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["True True", "False True"]
 
 
 def test_lora_is_refused_where_layers_share_their_head() -> None:
@@ -266,6 +321,44 @@ def test_a_step_in_bfloat16_has_gradients() -> None:
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_boxes_and_scores_have_no_steps_of_bfloat16(kind: str) -> None:
+    model, family = built(kind)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if HEAD.search(name) and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)  # boxes differ
+    names = set(model.state_dict())
+    model = copy.deepcopy(model).eval()
+    assert set(model.state_dict()) == names
+    batch = batch_of(family, examples())
+    expected = family.detect(model, batch)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        output = model(pixel_values=batch["pixel_values"])
+        found = family.detect(model, batch)
+    for rough in (output.pred_boxes, output.logits):
+        assert (rough == rough.bfloat16()).float().mean() < 0.05
+    if kind not in ("detr", "yolos"):
+        return  # these choose points by their scores, so another rounding of features gives other boxes
+    for one, two in zip(found, expected, strict=True):
+        each = one.boxes[:, None] / [100, 80, 100, 80] - two.boxes / [100, 80, 100, 80]
+        assert 800 * np.abs(each).max(-1).min(1).max() < 1  # pixels
+
+
+def test_boxes_of_sharded_weights_in_bfloat16_are_exact() -> None:
+    model, _ = built("detr")
+    head = model.bbox_predictor
+    features = torch.randn(2, 10, 32)
+    expected = head(features)
+    head.bfloat16()  # as FSDP holds them during a forward pass
+    found = head(features)
+    assert found.dtype == torch.float32
+    assert (found == found.bfloat16()).float().mean() < 0.05
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0.02)
+    found.sum().backward()
+    assert all(parameter.grad is not None for parameter in head.parameters())
 
 
 def test_four_images_are_learned_by_heart() -> None:

@@ -90,8 +90,12 @@ def test_trains_detects_saves_and_loads_equal(architecture, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", SIZES)
-def test_losses_and_gradients_add_up_over_micro_batches(architecture):
-    model, family = _built(architecture, frozen_batch_norm=True)
+def test_losses_and_gradients_add_up_over_micro_batches(architecture, tmp_path):
+    model, family = _built(architecture)
+    family.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"frozen_batch_norm": True}))
+    model, family = detection.load(tmp_path)
     _eager(model)
     model.train()
     complete = _batch(family, EXAMPLES)
@@ -266,6 +270,13 @@ def test_a_frozen_batch_norm_keeps_its_statistics(tmp_path):
     assert any(isinstance(part, nn.BatchNorm2d) for part in live.modules())  # random weights have no statistics
 
 
+def test_deimv2_keeps_300_detections():
+    torch.manual_seed(0)
+    model, family = _built("deimv2", [f"class {number}" for number in range(20)])
+    [found] = family.detect(model.eval(), _batch(family, EXAMPLES[:1]))
+    assert 200 < len(found.scores) <= 300  # a few may have no area
+
+
 def test_denoising_trains_the_embedding_of_classes():
     model, family = _built("deimv2", denoising=20)
     batch = _batch(family, EXAMPLES)
@@ -286,6 +297,21 @@ def test_ids_of_architectures():
         detection.build(resolve(ModelSection(id="libreyolo/yolov9_huge")), LABELS)
     with pytest.raises(ModelError, match=r"architecture: got 'yolov5'; of libreyolo: yolox, yolov9, deimv2"):
         detection.build(resolve(ModelSection(id="libreyolo/yolov5_s")), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "message"),
+    [
+        ("yolox", {"denoising": 100}, "model.config: 'denoising' is not a key of yolox, which has model_type, archit"),
+        ("yolox", {"head_classes": 3}, "'head_classes' is not a key of yolox, which has model_type, architecture, "),
+        ("deimv2", {"head_classes": 3}, "'head_classes' is not a key of deimv2, which has .*, id2label, denoising$"),
+        ("yolov9", {"image_sise": 320}, ".*, id2label, head_classes: did you mean 'image_size'?"),
+        ("yolov9", {"frozen_batch_norm": True}, "frozen_batch_norm: random weights have no statistics to keep"),
+    ],
+)
+def test_keys_of_a_recipe_that_change_nothing_are_refused(architecture, more, message):
+    with pytest.raises(ModelError, match=message):
+        _built(architecture, **more)
 
 
 @pytest.mark.parametrize(
