@@ -209,8 +209,7 @@ def test_a_name_that_two_classes_have_takes_over_no_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "most"),
     [
-        *((kind, 120) for kind in ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr")),
-        ("lw_detr", 300),
+        *((kind, 120) for kind in ("rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr")),
         *((kind, 100) for kind in ("deformable_detr", "conditional_detr", "detr")),
     ],
 )
