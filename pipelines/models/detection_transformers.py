@@ -38,7 +38,7 @@ EXACT = re.compile(
     r"|enc_out_class_embed|enc_out_bbox_embed|ref_point_head|reference_points|pre_bbox_head|integral|lqe_layers)(\.\d+)?"
 )
 GROUPS = ("lw_detr", "rf_detr")  # in training they have several groups of queries, each of which finds every object
-MANY = (*PLAIN_PIXELS, *GROUPS)  # published with as many detections as they have queries, usually 300
+AS_QUERIES = (*PLAIN_PIXELS, "rf_detr")  # published with as many detections as they have queries, usually 300
 KINDS = (*EVERY_LAYER, *PLAIN_PIXELS, *GROUPS, "yolos")
 LATER = re.compile(r"layer[234]|stages\.[123]")  # the stages of a ResNet that train, as timm and transformers name them
 SIDE = 640  # pixels, of a model without a processor
@@ -196,8 +196,10 @@ class Transformers:
                 scores, queries = scores.topk(min(MOST, len(scores)))
                 classes = classes[queries]
             else:
-                # as the authors' code: as many as there are queries, or 100 of all scores
-                most = len(of_image) if self.config.model_type in MANY else min(MOST, of_image.numel())
+                most = len(of_image) if self.config.model_type in AS_QUERIES else MOST
+                if self.config.model_type == "lw_detr":  # transformers' processor has 100, the authors' code 100 or 300
+                    most = max(MOST, len(of_image))
+                most = min(most, of_image.numel())
                 scores, flat = of_image.sigmoid().flatten().topk(most)
                 queries, classes = flat // of_image.shape[-1], flat % of_image.shape[-1]
             centres, sides = places[queries].chunk(2, dim=1)
