@@ -67,7 +67,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     splits = load_splits(recipe.data, task.data)
     model = build(recipe, task, resolve(recipe.model), splits)
     examples = {split: Examples(task, task.encode(splits[split])) for split in SPLITS}
-    return SimpleNamespace(task=task, model=model, examples=examples, recipe=recipe)
+    inexact = CONTRACTS[request.param].inexact
+    return SimpleNamespace(task=task, model=model, examples=examples, recipe=recipe, inexact=inexact)
 
 
 def step(made: SimpleNamespace, device: str, precision: torch.dtype | None = None) -> tuple[float, torch.Tensor]:
@@ -97,7 +98,7 @@ def test_loss_and_gradient_are_those_of_the_cpu(made: SimpleNamespace) -> None:
 def test_bf16_is_near(made: SimpleNamespace) -> None:
     loss, gradient = step(made, DEVICE)
     loss_here, gradient_here = step(made, DEVICE, torch.bfloat16)
-    assert loss_here == pytest.approx(loss, rel=0.05)
+    assert loss_here == pytest.approx(loss, rel=max(0.05, made.inexact))  # other proposals are sampled
     assert float(torch.nn.functional.cosine_similarity(gradient_here, gradient, dim=0)) > 0.9
 
 

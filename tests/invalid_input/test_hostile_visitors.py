@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import hostile, tiny_audio
+from tests.support import hostile, shape_finder, tiny_audio
 from tests.support.hostile import MISSING, REFUSED, SECRET, Demo
 
 pytestmark = pytest.mark.integration  # all demos in one separate process
 
-FILES = ("image", "audio")
+FILES = ("image", "audio", "video")
 GROWTH = 300  # MB by which the memory of the server may grow
 
 
@@ -84,13 +84,14 @@ def test_usual_requests_are_answered(demos: SimpleNamespace, tmp_path: Path) -> 
     """Ask every event as its page does, so that a later refusal is known to be one. This also warms up the models."""
     (tmp_path / "photo.png").write_bytes(hostile.small_png())
     tiny_audio.write(tmp_path / "speech.wav", tiny_audio.spoken("low mid"))
+    (tmp_path / "clip.mp4").write_bytes(shape_finder.film(frames=4))
     count = 0
     for demo in demos.all.values():
-        photo, speech = demo.upload(tmp_path / "photo.png"), demo.upload(tmp_path / "speech.wav")
+        photo, speech, clip = (demo.upload(tmp_path / name) for name in ("photo.png", "speech.wav", "clip.mp4"))
         for event in demo.events:
             if event["backend_fn"]:
                 data = [
-                    {"image": photo, "audio": speech}.get(k, v)
+                    {"image": photo, "audio": speech, "video": clip}.get(k, v)
                     for k, v in zip(demo.kinds(event), demo.usual(event), strict=True)
                 ]
                 answer = demo.ask(event, data)
@@ -100,13 +101,13 @@ def test_usual_requests_are_answered(demos: SimpleNamespace, tmp_path: Path) -> 
                     answer,
                 )
                 count += 1
-    assert count == 28
+    assert count == 36
 
 
 def test_no_file_but_an_upload_is_read_and_all_are_refused_alike(demos: SimpleNamespace, watched: None) -> None:
     kinds = hostile.places(demos.uploads, demos.outside)
     events = with_files(demos)
-    assert len(events) == 7
+    assert len(events) == 11
     assert len(kinds) == 41
     answers = set()
     for demo, event in events:
@@ -140,7 +141,7 @@ def test_values_beyond_a_field_are_refused_with_a_message(demos: SimpleNamespace
                 asked += 1
                 assert answer.status in (200, 400, 404, 500)
                 assert "Traceback" not in answer.text
-    assert events == 35
+    assert events == 45
     assert asked > 500
 
 
