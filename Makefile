@@ -22,6 +22,10 @@ $(READY): pyproject.toml constraints.txt
 	echo "Graft needs Python 3.11 or newer with venv; none was found on PATH" >&2; exit 1'
 	@echo "Graft and its libraries are installed into $(VENV): this takes some minutes and some GB"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# libreyolo asks for opencv-python, which needs libGL: a machine without a screen may have none
+	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
+	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python; \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt opencv-python-headless; }
 	@touch $@
 
 # One thread: as fast for a model this small, and many times faster than two when something else uses the machine.

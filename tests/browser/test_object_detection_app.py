@@ -80,9 +80,10 @@ def saved(page: Any, button: str, folder: Path) -> Path:
 
 def test_a_photo_gives_boxes_and_counts(demo: Any, visit: Any, photo: Path) -> None:
     page = visit(demo.url)
-    assert page.get_by_text("The objects in a photo appear here.").is_visible()
+    hint = page.get_by_text("The objects in a photo appear here.")
+    hint.wait_for(timeout=20 * SECONDS)
     with_photo(page, photo)
-    assert not page.get_by_text("The objects in a photo appear here.").is_visible()
+    assert not hint.is_visible()
     assert counted(page) == ["circle 1", "square 1"]
     canvas = page.locator(".graft-found canvas").first
     assert canvas.get_attribute("aria-label") == "Photo with boxes: circle 1, square 1"
