@@ -412,9 +412,9 @@ def _check_keys(config: Mapping[str, Any], kind: str) -> None:
     for key in config:
         if key not in takes:
             allowed = ", ".join(sorted(takes - {"model_type", "id2label"}))
-            why = f": only {OWNERS[key]} take it" if key in OWNERS else suggest(str(key), takes)
+            why = f": only {OWNERS[key]} take it." if key in OWNERS else suggest(str(key), takes) or "."
             name = short(str(key))
-            raise ModelError(f"model.config: {kind} takes no {name}{why.rstrip('?.')}. It takes {allowed}")
+            raise ModelError(f"model.config: {kind} takes no {name}{why} It takes {allowed}")
 
 
 def _network(config: Mapping[str, Any], classes: int) -> Any:

@@ -361,7 +361,7 @@ def test_impossible_configurations(config, said, tmp_path):
     [
         (RCNN | {"anchor_scale": float("nan")}, "anchor_scale"),
         (RCNN | {"anchor_scale": float("inf")}, "anchor_scale"),
-        (RCNN | {"propsals": 5}, "fasterrcnn takes no propsals: did you mean 'proposals'. It takes anchor_samples"),
+        (RCNN | {"propsals": 5}, r"fasterrcnn takes no propsals: did you mean 'proposals'\? It takes anchor_samples"),
         ({"architecture": "ssd300_vgg16", "proposals": 5}, "no proposals: only Faster and Mask R-CNN take it"),
         (RCNN | {"mask_channels": 64}, "no mask_channels: only Mask R-CNN with"),
         (RCNN | {"batch_norm_eps": 0}, "no batch_norm_eps: only detectors with frozen_batch_norm"),
