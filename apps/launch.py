@@ -49,9 +49,7 @@ def launch(
     quiet_libraries(Progress(True))
     _own_folder()
     blocks = app(load(source))
-    serve(
-        blocks, host, free_port(host, port), open_browser
-    )  # while the model was loading, another demo may have taken the port
+    serve(blocks, host, port, open_browser)
     print(f"The demo runs at {blocks.local_url}  (Ctrl-C stops it)", flush=True)
     if block:
         wait(blocks)
@@ -107,8 +105,12 @@ def free_port(host: str, port: int | None) -> int:
     raise RunError(f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1} are all taken on {host}; give a free one")
 
 
-def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False) -> None:
-    """Start the server and return. It shares, records and reports nothing, and shows visitors no traceback."""
+def serve(blocks: "gr.Blocks", host: str, port: int | None = None, open_browser: bool = False) -> None:
+    """Start the server and return. It shares, records and reports nothing, and shows visitors no traceback.
+
+    Without `port` it takes the first free one, and another if a program takes that one at the same moment. Raises
+    RunError.
+    """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -123,30 +125,35 @@ def serve(blocks: "gr.Blocks", host: str, port: int, open_browser: bool = False)
         gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
     # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
-    try:
-        blocks.launch(
-            server_name=f"[{host}]" if ":" in host else host,
-            server_port=port,
-            inbrowser=open_browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            show_error=False,  # gr.Error still shows its own message
-            max_file_size=f"{visitor.MAX_MEGABYTES}mb",
-            theme=parts.THEME,
-            css=parts.CSS,
-            js=parts.NAMES,
-            footer_links=["api"],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            state_session_capacity=1000,
-            app_kwargs={"middleware": gates},
-        )
-    except OSError as error:  # another program took the port first
-        raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
+    for _ in range(PORTS):
+        place = free_port(host, port)
+        try:
+            blocks.launch(
+                server_name=f"[{host}]" if ":" in host else host,
+                server_port=place,
+                inbrowser=open_browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                show_error=False,  # gr.Error still shows its own message
+                max_file_size=f"{visitor.MAX_MEGABYTES}mb",
+                theme=parts.THEME,
+                css=parts.CSS,
+                js=parts.NAMES,
+                footer_links=["api"],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                state_session_capacity=1000,
+                app_kwargs={"middleware": gates},
+            )
+            return
+        except OSError as error:  # another program took the port since it was found free
+            if port is not None:
+                raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
+    raise RunError(f"no port on {host} stays free: give one")
 
 
 def _only_here(host: str) -> bool:

@@ -88,7 +88,7 @@ def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(image_classification, "FLAT", -1.0)
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     blocks = launch.app(load(tiny.vit(tmp_path / "vit"), task="image-classification", device="cpu"))
-    launch.serve(blocks, "127.0.0.1", launch.free_port("127.0.0.1", None))
+    launch.serve(blocks, "127.0.0.1")
     yield blocks.local_url
     blocks.close(verbose=False)
 

@@ -40,7 +40,7 @@ def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         (folder / "examples" / "examples.json").write_text('[{"image": "0.jpg"}]')
         finder: Any = Finder(folder, request.param, masks=request.param == "instance-segmentation")
         blocks = launch.app(finder)
-        launch.serve(blocks, "127.0.0.1", launch.free_port("127.0.0.1", None))
+        launch.serve(blocks, "127.0.0.1")
         yield SimpleNamespace(url=blocks.local_url, finder=finder)
         blocks.close(verbose=False)
 

@@ -59,7 +59,7 @@ def main(root: Path) -> None:
             add_example(make(root / task))
         loaded: Any = load(run if run.is_dir() else root / task, task=task, device="cpu")
         page = launch.app(loaded)
-        launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
+        launch.serve(page, "127.0.0.1")
         found[task] = page.local_url
     print(json.dumps(found), flush=True)
     threading.Event().wait()

@@ -207,7 +207,7 @@ def test_the_api_gives_files_with_their_settings(models: dict[str, Loaded], name
     from pipelines.apps import launch
 
     page = launch.app(models[name])
-    launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
+    launch.serve(page, "127.0.0.1")
     try:
         client = Client(page.local_url, verbose=False, analytics_enabled=False)
         words = name == "text_to_image"

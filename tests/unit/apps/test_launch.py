@@ -35,7 +35,7 @@ def asked() -> Iterator[Callable]:
 
     def serve(loaded: Any) -> Client:
         pages.append(launch.app(loaded))
-        launch.serve(pages[-1], "127.0.0.1", launch.free_port("127.0.0.1", None))
+        launch.serve(pages[-1], "127.0.0.1")
         return Client(pages[-1].local_url, verbose=False, analytics_enabled=False)
 
     yield serve
@@ -246,3 +246,22 @@ def test_importing_is_light_and_writes_nothing() -> None:
     assert found.stdout == "[]\n"
     # Gradio writes an interface file next to every module that derives from one of its components
     assert list(Path(parts.__file__).parent.glob("*.pyi")) == []
+
+
+def test_a_port_that_another_program_takes_at_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio as gr
+
+    from pipelines.apps import launch
+
+    find = launch.free_port
+    with socket.socket() as other, gr.Blocks() as page:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        places = iter([taken])
+        monkeypatch.setattr(launch, "free_port", lambda host, port: next(places, None) or find(host, port))
+        launch.serve(page, "127.0.0.1")
+        try:
+            assert page.local_url != f"http://127.0.0.1:{taken}/"
+        finally:
+            page.close(verbose=False)

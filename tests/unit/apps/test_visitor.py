@@ -27,7 +27,7 @@ def test_a_visitor_waits_for_so_many_events_only(monkeypatch: pytest.MonkeyPatch
     with visitor.Page(analytics_enabled=False) as page:
         text = gr.Textbox(max_length=9)
         text.submit(lambda value: go.wait(30) and value, text, text, concurrency_limit=1)
-    launch.serve(page, "127.0.0.1", launch.free_port("127.0.0.1", None))
+    launch.serve(page, "127.0.0.1")
     try:
         demo = Demo(page.local_url)
         body = {"data": ["a"], "fn_index": 0}
