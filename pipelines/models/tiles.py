@@ -6,6 +6,7 @@ between tiles: the memory depends on the tile and on the width of the image time
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -125,7 +126,7 @@ def _enlarged(scores: Tensor, size: tuple[int, int]) -> Segmented:
 
 
 class _Axis(NamedTuple):
-    """How one side of an image is cut: where tiles start, and the strips [start, end) in which neighbours are blended."""
+    """How one side of an image is cut: starts of tiles, and strips [start, end) where neighbours are blended."""
 
     starts: list[int]
     strips: list[tuple[int, int]]
@@ -140,7 +141,7 @@ def _axis(length: int, tile: int, overlap: int) -> _Axis:
     starts = [round(number * (length - tile) / (count - 1)) for number in range(count)]
     blend = max(1, overlap // 2)
     strips = []
-    for before, after in zip(starts, starts[1:], strict=False):
+    for before, after in pairwise(starts):
         middle = (after + before + tile) // 2
         strips.append((middle - blend // 2, middle - blend // 2 + blend))
     return _Axis(starts, strips, tile)
@@ -160,15 +161,15 @@ def tiles(
         for column, left in enumerate(across.starts):
             window = image.crop((left, top, left + across.length, top + down.length))
             scores = _scores(model, family, family.pixels(window)[None])[0]
-            part, x0, x1, beside = _blended(scores, across, column, beside, -1)
-            part, y0, y1, above[column] = _blended(part, down, line, above[column], -2)
-            yield y0, x0, part
+            part, x, beside = _blended(scores, across, column, beside, -1)
+            part, y, above[column] = _blended(part, down, line, above[column], -2)
+            yield y, x, part
 
 
 def _blended(
     scores: Tensor, axis: _Axis, number: int, carried: Tensor | None, dim: int
-) -> tuple[Tensor, int, int, Tensor | None]:
-    """What tile `number` of an axis finishes: its probabilities, their start and end, and the strip for the next tile."""
+) -> tuple[Tensor, int, Tensor | None]:
+    """What tile `number` of an axis finishes: its probabilities, where they start, and the strip for the next tile."""
     start, length = axis.starts[number], axis.length
     begin = axis.strips[number - 1][0] if number else 0
     first, last = begin, start + length
@@ -183,7 +184,7 @@ def _blended(
         part = part.clone()
         head = part.narrow(dim, 0, wide)
         head.copy_(head * _ramp(wide, dim, scores.device) + carried)
-    return part, first, last, rest
+    return part, first, rest
 
 
 def _ramp(length: int, dim: int, device: Any) -> Tensor:

@@ -1,5 +1,7 @@
 """Prediction in tiles: equal to the prediction of the complete image, without seams."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,6 @@ def test_axes_leave_no_more_than_two_tiles_at_a_pixel() -> None:
             axis = tiles._axis(length, 64, overlap)
             assert axis.starts[0] == 0
             assert axis.starts[-1] + 64 == length
-            assert all(after - before <= 64 - overlap for before, after in zip(axis.starts, axis.starts[1:]))
+            assert all(after - before <= 64 - overlap for before, after in pairwise(axis.starts))
             edges = [edge for strip in axis.strips for edge in strip]
             assert edges == sorted(edges), (length, overlap, axis)
