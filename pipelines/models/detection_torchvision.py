@@ -46,7 +46,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_sm
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.models import detection
+from pipelines.models import folders
 from pipelines.models import layers as model_layers
 from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
@@ -683,7 +683,7 @@ def _backbone_weights(model: Any, place: str) -> None:
         from pipelines.hub.download import download
 
         folder = download(place, None)
-    _, weights = detection.read_folder(folder)
+    _, weights = folders.read_folder(folder)
     own = model.backbone.body.state_dict()
     # features_only flattens the names of some models: blocks.0 is blocks_0 there or stays as it is
     given = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in weights.items()}
@@ -699,10 +699,10 @@ def build(
     """A detector for these classes. Raises ModelError."""
     weights: dict[str, Tensor] | None = None
     if source.folder is not None:
-        config, weights = detection.read_folder(source.folder)
+        config, weights = folders.read_folder(source.folder)
     else:
         config = dict(source.config)
-    known = detection.named_classes(config)
+    known = folders.named_classes(config)
     if image_size is not None:
         config["image_size"] = image_size
     config = _checked(config, source.folder is None)
@@ -718,8 +718,8 @@ def build(
 
 def load(folder: Path, masks: bool = False) -> tuple[nn.Module, TorchvisionFamily]:
     """A saved detector, in eval mode. Raises ModelError."""
-    config, weights = detection.read_folder(folder)
-    labels = detection.named_classes(config)
+    config, weights = folders.read_folder(folder)
+    labels = folders.named_classes(config)
     config = _checked(config, False)
     _check_masks(config, masks)
     model = _network(config, len(labels))
