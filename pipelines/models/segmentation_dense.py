@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as f
 
+from pipelines.errors import ModelError
 from pipelines.losses import segmentation as losses
 from pipelines.models.pretrained import rows_of
 from pipelines.models.segmentation import Batch
@@ -124,3 +125,15 @@ def choose(model: nn.Module, names: set[str], known: int, count: int, pairs: Seq
         for size in ("out_channels", "out_features"):
             if getattr(layer, size, None) == known:
                 setattr(layer, size, count)
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: Any) -> None:
+    """Load the weights of a folder into a network of the same shape. Raises ModelError if they are of another."""
+    own = model.state_dict()
+    wrong = [name for name in own if name not in tensors and not name.endswith("num_batches_tracked")]
+    wrong += [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
+    if wrong:
+        raise ModelError(
+            f"{where}: its weights are not those of its config.json: {short(wrong[0], 80)} and {len(wrong) - 1} more"
+        )
+    model.load_state_dict(dict(tensors), strict=False)
