@@ -19,12 +19,11 @@ Panoptic quality is that of Kirillov et al. 2019, "Panoptic Segmentation", with 
 pixels and crowds.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipelines.data.image.label_maps import IGNORE
 from pipelines.errors import DataError
 from pipelines.metrics.statistics import Proportion, Statistics, mean_of_known, plain, ratio, total
 
@@ -53,6 +52,7 @@ PANOPTIC = {"panoptic_quality": "max", "segmentation_quality": "max", "recogniti
 KINDS = {"panoptic_quality_things": "max", "panoptic_quality_stuff": "max"}
 METRICS = {**ANY_CLASSES, **TWO_CLASSES, **PANOPTIC, **KINDS}
 
+IGNORE = -1  # in a label map, as in pipelines.data.image.label_maps
 TOLERANCE = 0.0075  # of the image's diagonal
 MATCHED = 0.5  # objects and segments match above this overlap, so that each one has at most one partner
 BACKGROUNDS = {"background", "bg", "other", "others", "none", "nothing", "rest", "unlabeled", "unlabelled", "void"}
@@ -474,21 +474,6 @@ def confusion(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
 
 def image_scores(record: Record) -> tuple[float, float]:
     """The mean IoU of one image over its classes, and the share of wrong pixels. NaN if no pixel counts."""
-    lines = np.array(record["confusion"], dtype=np.int64).reshape(-1, 3)
-    right = _summed(lines[lines[:, 0] == lines[:, 1], 0], lines[lines[:, 0] == lines[:, 1], 2])
-    true, predicted = _summed(lines[:, 0], lines[:, 2]), _summed(lines[:, 1], lines[:, 2])
-    ious = [
-        right.get(label, 0) / (true.get(label, 0) + predicted.get(label, 0) - right.get(label, 0))
-        for label in sorted({*true, *predicted} - {IGNORE})
-    ]
-    pixels = sum(true.values())
-    if not pixels:
-        return float("nan"), float("nan")
-    return sum(ious) / len(ious), 1 - sum(right.values()) / pixels
-
-
-def _summed(labels: Iterable[int], pixels: Iterable[int]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for label, count in zip(labels, pixels, strict=True):
-        found[int(label)] = found.get(int(label), 0) + int(count)
-    return found
+    classes = 1 + max((max(line[:2]) for line in record["confusion"]), default=0)
+    shared, predicted, true = (of[0] for of in _pixels([record], classes))
+    return float(_mean(ratio(shared, predicted + true - shared))), float(1 - ratio(shared.sum(), true.sum()))
