@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
 from pipelines.models import layers as model_layers
-from pipelines.models import pretrained, segmentation_dense
+from pipelines.models import batch_norm, pretrained, segmentation_dense, vision
 from pipelines.models.segmentation_dense import Dense
 
 KINDS = (
@@ -90,6 +89,8 @@ def build(
         raise ModelError(f"{what}: no model can be built: {pretrained.first_line(error)}") from error
     if not fresh:
         _take(model, config, known, labels)
+        batch_norm.keep_folded(model)
+    model = vision.laid_out(model)
     family = Transformers(model.config, _processor(source.folder, config, image_size), loss, weights, image_size)
     return model, family
 
@@ -102,7 +103,7 @@ def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[
     model: Any = pretrained.load_model(
         AutoModelForSemanticSegmentation, folder, config, lambda model: nn.ModuleList(), hint=HINT
     )
-    return model.eval(), Transformers(config, _processor(folder, config, None), loss, weights, None)
+    return vision.laid_out(model).eval(), Transformers(config, _processor(folder, config, None), loss, weights, None)
 
 
 def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
