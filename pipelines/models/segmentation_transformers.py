@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
-from pipelines.models import layers as model_layers
 from pipelines.models import batch_norm, pretrained, segmentation_dense, vision
+from pipelines.models import layers as model_layers
 from pipelines.models.segmentation_dense import Dense
 
 KINDS = (
