@@ -54,9 +54,12 @@ def test_scores_and_folder(kind: str, tmp_path: Path) -> None:
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.sum(1), torch.ones(2, 64, 64))
     family.save(model, tmp_path)
-    assert not list(tmp_path.glob("*.bin")) and (tmp_path / "model.safetensors").is_file()
+    assert not list(tmp_path.glob("*.bin"))
+    assert (tmp_path / "model.safetensors").is_file()
     again, other = segmentation.load(tmp_path)
-    assert other.labels == LABELS and other.side == family.side and other.stride == family.stride
+    assert other.labels == LABELS
+    assert other.side == family.side
+    assert other.stride == family.stride
     torch.testing.assert_close(other.scores(again, pixels), scores, rtol=1e-5, atol=1e-6)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8))
     assert family.pixels(image).shape == (3, 20, 30)
@@ -64,7 +67,8 @@ def test_scores_and_folder(kind: str, tmp_path: Path) -> None:
     # other classes: rows of those that the model knows stay
     third, of_third = segmentation.build(Weights(tmp_path), ["tree", "car", "sky", "dog"])
     assert of_third.labels == ["tree", "car", "sky", "dog"]
-    assert "kept for 2 classes" in third.about_head and "'car' and 1 more" in third.about_head
+    assert "kept for 2 classes" in third.about_head
+    assert "'car' and 1 more" in third.about_head
     logits, kept = (f.outputs(m.eval(), pixels, False)[0] for m, f in ((again, other), (third, of_third)))
     torch.testing.assert_close(kept[:, [0, 2]], logits[:, [2, 0]], rtol=1e-4, atol=1e-5)
     same, _ = segmentation.build(Weights(tmp_path), list(reversed(LABELS)))
@@ -78,7 +82,8 @@ def test_ignored_pixels_alone_give_zero(kind: str) -> None:
     batch["map"][:] = -1
     loss, gradients = step(model, family, [batch])
     assert loss == 0
-    assert gradients and all(bool((gradient == 0).all()) for gradient in gradients.values())
+    assert gradients
+    assert all(bool((gradient == 0).all()) for gradient in gradients.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,7 +91,8 @@ def test_layers_hold_all_parameters_and_end_in_the_head(kind: str) -> None:
     model, family = tiny(kind)
     found = family.layers(model)
     head = {id(p) for p in found[-1].parameters()}
-    assert head and not head & {id(p) for layer in found[:-1] for p in layer.parameters()}
+    assert head
+    assert not head & {id(p) for layer in found[:-1] for p in layer.parameters()}
     layers.freeze(model, found, "backbone")
     assert {id(p) for p in model.parameters() if p.requires_grad} == head
     assert len(found) > 4
