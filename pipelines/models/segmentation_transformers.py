@@ -55,7 +55,7 @@ class Transformers(Dense):
         return output.logits, found
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        return [*model_layers.blocks(pretrained.trunk(model)), pretrained.head(model)]
+        return [*model_layers.blocks(_trunk(model)), _head(model)]
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
@@ -78,7 +78,7 @@ def build(
             AutoModelForSemanticSegmentation,
             source.folder,
             config,
-            pretrained.head,
+            _head,
             random=source.random,
             hint=HINT,
         )
@@ -104,6 +104,18 @@ def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[
         AutoModelForSemanticSegmentation, folder, config, lambda model: nn.ModuleList(), hint=HINT
     )
     return vision.laid_out(model).eval(), Transformers(config, _processor(folder, config, None), loss, weights, None)
+
+
+def _trunk(model: Any) -> nn.Module:
+    """The encoder. UperNet's is smaller than its head."""
+    found: nn.Module = model.backbone if hasattr(model, "backbone") else pretrained.trunk(model)
+    return found
+
+
+def _head(model: Any) -> nn.Module:
+    """All that is not the encoder."""
+    trunk = _trunk(model)
+    return nn.ModuleList([part for part in model.children() if part is not trunk])
 
 
 def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
