@@ -144,7 +144,12 @@ def _task_of(folder: Path, source: str) -> str:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
     if config.get("model_type") in LIBRARIES:  # its `architecture` is not one of timm
-        return "instance-segmentation" if str(config.get("architecture")).startswith("maskrcnn") else "object-detection"
+        kind = str(config.get("architecture"))
+        if kind.startswith(("deeplabv3", "fcn_", "lraspp")):
+            return "image-segmentation"
+        return "instance-segmentation" if kind.startswith("maskrcnn") else "object-detection"
+    if "_model_class" in config:  # segmentation-models-pytorch wrote it
+        return "image-segmentation"
     index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(
         index.get("_class_name") or config.get("architecture", "")
