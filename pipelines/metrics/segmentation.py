@@ -149,7 +149,7 @@ def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
     span = np.array([1, 1, 2 * reach + 2])
     tree = cKDTree(others * span, balanced_tree=False, compact_nodes=False)
     distances, _ = tree.query(points * span, distance_upper_bound=reach + 1e-9)  # the bound itself is excluded
-    return np.isfinite(distances)
+    return np.asarray(np.isfinite(distances))
 
 
 def _objects(predicted: np.ndarray, true: np.ndarray) -> tuple[int, int, int]:
