@@ -230,13 +230,18 @@ def _add(counts: dict[int, list[float]], label: np.integer[Any], *more: float) -
 # ---- statistics ----
 
 
+def is_background(label: str) -> bool:
+    """Whether a label is a name for what is no object: background, other, none, ..."""
+    return label.strip().casefold() in BACKGROUNDS
+
+
 def foreground(labels: Sequence[str], pixels: Sequence[float] | np.ndarray) -> int:
     """Which of two classes is the foreground: the number of its label.
 
     If one of the two is named background (or other, none, ...), it is the other one. Otherwise it is the class with
     fewer true `pixels`; with equally many it is the second.
     """
-    named = [label.strip().casefold() in BACKGROUNDS for label in labels]
+    named = [is_background(label) for label in labels]
     if named[0] != named[1]:
         return int(named[0])
     return int(pixels[1] <= pixels[0])

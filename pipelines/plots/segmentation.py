@@ -1,6 +1,6 @@
 """Pictures of label maps and of their errors, and figures of segmentation: IoU by class, confusion, pixels by class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,15 +34,21 @@ GAP = 8  # pixels between pictures
 NAMED = 14  # classes in a legend
 
 
-def overlay(image: "Image", label_map: np.ndarray, strength: float = STRENGTH) -> "Image":
-    """The image with the colours of its classes, and a line around each region. Ignored pixels become grey."""
+def overlay(image: "Image", label_map: np.ndarray, strength: float = STRENGTH, bare: Collection[int] = ()) -> "Image":
+    """The image with the colours of its classes, and a line around each region. Ignored pixels become grey.
+
+    The classes of `bare`, such as a background, get no colour.
+    """
     from PIL import Image as Images
 
     pixels, colours = np.asarray(image.convert("RGB"), dtype=np.float32), coloured(label_map)
     shown = (1 - strength) * pixels + strength * colours
+    without = np.isin(label_map, list(bare))
+    shown[without] = pixels[without]
     edge = np.zeros(label_map.shape, dtype=bool)
     edge[:, 1:] |= label_map[:, 1:] != label_map[:, :-1]
     edge[1:] |= label_map[1:] != label_map[:-1]
+    edge &= ~without
     shown[edge] = 0.6 * colours[edge]  # darker than its region
     return Images.fromarray(shown.astype(np.uint8))
 
@@ -70,23 +76,26 @@ def four(
     from PIL import Image as Images
     from PIL import ImageDraw, ImageFont
 
+    used = np.union1d(predicted, true).tolist()
+    bare = [number for number in used if number != IGNORE and segmentation.is_background(called(number))]
     parts = {
         "image": image.convert("RGB"),
-        "truth": overlay(image, true),
-        "prediction": overlay(image, predicted),
+        "truth": overlay(image, true, bare=bare),
+        "prediction": overlay(image, predicted, bare=bare),
         f"errors: {_share(predicted, true)}": errors(image, predicted, true),
     }
     times = side / max(image.size)
     size = (max(1, round(image.width * times)), max(1, round(image.height * times)))
     font = ImageFont.load_default(size=max(11, round(side / 25)))
     line = round(1.5 * font.getbbox("Ag")[3])
-    width = 2 * size[0] + GAP
-    names = _legend(predicted, true, called, font, width, line)
+    cell = max(size[0], side // 2)  # a narrow image leaves room for its title
+    width = 2 * cell + GAP
+    names = _legend(predicted, true, called, bare, font, width, line)
     lines = 1 + max((row for _, _, row, _ in names), default=-1)
     sheet = Images.new("RGB", (width, 2 * (size[1] + line) + GAP + lines * line + (GAP if lines else 0)), "white")
     pen = ImageDraw.Draw(sheet)
     for place, (title, part) in enumerate(parts.items()):
-        x, y = place % 2 * (size[0] + GAP), place // 2 * (size[1] + line + GAP)
+        x, y = place % 2 * (cell + GAP), place // 2 * (size[1] + line + GAP)
         pen.text((x + 1, y), title, fill=INK, font=font)
         smoothing = Images.Resampling.BOX if times < 1 else Images.Resampling.NEAREST
         sheet.paste(part.resize(size, Images.Resampling.BICUBIC if place == 0 else smoothing), (x, y + line))
@@ -108,11 +117,17 @@ def _share(predicted: np.ndarray, true: np.ndarray) -> str:
 
 
 def _legend(
-    predicted: np.ndarray, true: np.ndarray, called: Callable[[int], str], font: Any, width: int, line: int
+    predicted: np.ndarray,
+    true: np.ndarray,
+    called: Callable[[int], str],
+    bare: Collection[int],
+    font: Any,
+    width: int,
+    line: int,
 ) -> list[tuple[str, int | None, int, int]]:
     """The names of the most frequent classes, in the order of their numbers: (name, class, row, left edge)."""
     used, pixels = np.unique(np.concatenate([predicted.ravel(), true.ravel()]), return_counts=True)
-    order = used[np.argsort(-pixels, kind="stable")].tolist()
+    order = [number for number in used[np.argsort(-pixels, kind="stable")].tolist() if number not in bare]
     kept = sorted(order[:NAMED], key=lambda number: (number == IGNORE, number))
     names: list[tuple[str, int | None]] = [
         ("ignored" if number == IGNORE else short(called(number), 24), number) for number in kept
