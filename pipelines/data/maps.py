@@ -47,6 +47,7 @@ def spec(labels: Sequence[str] = ()) -> DataSpec:
         label_kind=None,
         labels=tuple(labels),
         classes_of=classes_of,
+        example=lambda row: {"image": row["image"]},
     )
 
 

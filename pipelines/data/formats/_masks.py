@@ -56,32 +56,31 @@ def check_columns(section: DataSection, columns: Sequence[str], layout: str) -> 
 def source(section: DataSection, parts: Mapping[str, Iterable[Pair]], columns: Sequence[str]) -> Source:
     """The rows of several splits. Pages of a TIFF are rows of their own. Raises DataError."""
     found = Source(splits={})
-    stacks: set[str] = set()
-    grouped = False
+    opened: dict[str, list[tuple[Pair, int | None]]] = {}
     for split, given in parts.items():
-        pairs, skipped = [], list[tuple[str, str]]()
+        pages, skipped = list[tuple[Pair, int | None]](), list[tuple[str, str]]()
         for pair in given:
             try:
-                pairs += _pages(pair)
+                pages += _pages(pair)
             except DataError as error:
                 skipped.append((pair.id, str(error)))
-        files = {pair.image for pair, page in pairs if page is not None}
-        stacks |= {str(file) for file in files}
-        paged = bool(files)
-        origins = _boxes.origins([pair.id for pair, _ in pairs]) if not paged else None
-        if len(files) > 1:
-            origins = [str(pair.id) for pair, _ in pairs]
-
-        def fill(rows: stored.Rows, pairs: Any = pairs, paged: bool = paged, origins: Any = origins) -> None:
-            rows.types = _types(paged)
-            for number, (pair, page) in enumerate(pairs):
-                rows.add(_row(pair, page, paged, "mask" in columns) | ({"origin": origins[number]} if origins else {}))
-
-        if not pairs:
+        if not pages:
             first = f"; the first: {skipped[0][1]}" if skipped else ""
             raise DataError(f"{section.id}: none of {len(skipped)} images of {split} can be used{first}")
-        rows, _ = stored.table(None, f"reading masks of {section.id}", fill)
-        found.splits[split], found.skipped[split] = rows, skipped
+        opened[split], found.skipped[split] = pages, skipped
+    stacks = {pair.image for pages in opened.values() for pair, page in pages if page is not None}
+    grouped = False
+    for split, pages in opened.items():
+        names = [pair.id for pair, _ in pages]
+        origins = (names if len(stacks) > 1 else None) if stacks else _boxes.origins(names)
+
+        def fill(rows: stored.Rows, pages: Any = pages, origins: Any = origins) -> None:
+            rows.types = _types(bool(stacks))
+            for number, (pair, page) in enumerate(pages):
+                row = _row(pair, page, bool(stacks), "mask" in columns)
+                rows.add(row | ({"origin": origins[number]} if origins else {}))
+
+        found.splits[split] = stored.table(None, f"reading masks of {section.id}", fill)[0]
         grouped = grouped or bool(origins)
     if grouped:
         found.group = "origin"
