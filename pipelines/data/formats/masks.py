@@ -161,7 +161,7 @@ def _files(root: Path) -> Iterator[_File]:
     top = os.fspath(root)
     for folder, entries in runs(root):
         names = [entry.name for entry in entries if suffix_of(entry.name) in IMAGES.suffixes]
-        if not names:
+        if not names or os.path.basename(folder).lower().startswith("panoptic"):  # segments, which COCO's JSON names
             continue
         place, of_masks = [], False
         for part in Path(os.path.relpath(folder, top)).parts:
