@@ -75,6 +75,10 @@ class InstanceSegmentation(Task):
     def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         return boxes.mixed(examples, self.options, rng)
 
+    def random_inputs(self, rng: Random) -> dict[str, Any]:
+        """The seed of the points at which Mask2Former and EoMT compare masks."""
+        return {"seed": rng.getrandbits(62)}
+
     def collate(self, examples: Sequence[Example]) -> Batch:
         return boxes.batch(examples, self.family)
 
