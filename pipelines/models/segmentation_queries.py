@@ -204,9 +204,7 @@ def build(
     return model, Queries(model.config, processor, side)
 
 
-def load(
-    folder: Path, loss: str = LOSS, weights: Mapping[str, float] | None = None
-) -> tuple[nn.Module, Queries]:
+def load(folder: Path, loss: str = LOSS, weights: Mapping[str, float] | None = None) -> tuple[nn.Module, Queries]:
     """A saved model, in eval mode. Raises ModelError."""
     _check(loss, weights)
     model, processor, side = queries.load(folder)
