@@ -1,8 +1,11 @@
 """Semantic and panoptic segmentation with Mask2Former, MaskFormer and EoMT (see pipelines.models.mask_classification).
 
-The targets of a label map are one mask for each class in it; those of panoptic data are its segments. The probability of
-a class at a pixel is the sum over queries of their probabilities of the class and of the pixel, divided by the sum over
-classes. Pixels that the data ignore have no weight in the loss; in the authors' code they are part of no mask.
+The targets of a label map are one mask for each class in it; those of panoptic data are its segments. The probability
+of a class at a pixel is the sum over queries of their probabilities of the class and of the pixel, divided by the sum
+over classes. Pixels that the data ignore have no weight in the loss; in the authors' code they are part of no mask.
+
+Segments are made as in the authors' code of Mask2Former and EoMT. transformers' processor of Mask2Former differs: it
+gives every pixel to a segment, and lists a segment of stuff several times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,7 +121,7 @@ def _segments(
     """The segments of one image.
 
     Each pixel belongs to the query with the largest product of the probabilities of class and mask. A query whose mask
-    is mostly taken by others is left out, and a pixel is left free where the mask of its query is less probable than not.
+    is mostly taken by others is left out. A pixel is left free where the mask of its query is less probable than not.
     """
     probable, labels = classes.softmax(-1).max(-1)
     chosen = torch.nonzero((labels < classes.shape[-1] - 1) & (probable > SURE))[:, 0].tolist()

@@ -67,7 +67,8 @@ def test_answers_are_those_of_the_library_s_processor(kind, folders):
         outputs, threshold=0.0, target_sizes=[(image.height, image.width)], **more
     )[0]
     assert theirs["segments_info"]
-    own = [(label, score, coco.decode(run)) for label, score, run in zip(found.classes, found.scores, found.masks)]
+    each = zip(found.classes, found.scores, found.masks, strict=True)
+    own = [(label, score, coco.decode(run)) for label, score, run in each]
     for place, segment in enumerate(theirs["segments_info"]):
         same = [one for one in own if one[0] == segment["label_id"] and abs(one[1] - segment["score"]) < near]
         assert same, (segment, [one[1] for one in own])
@@ -134,9 +135,8 @@ def test_the_size_of_eomt_can_change(folders):
     table = model.embeddings.position_embeddings.weight
     old, _ = detection.load(folders["eomt"], masks=True)
     assert table.shape == (144, 32)
-    before, after = (
-        one.detach().T.reshape(1, 32, n, n) for one, n in ((old.embeddings.position_embeddings.weight, 8), (table, 12))
-    )
+    before = old.embeddings.position_embeddings.weight.detach().T.reshape(1, 32, 8, 8)
+    after = table.detach().T.reshape(1, 32, 12, 12)
     expected = torch.nn.functional.interpolate(before, (12, 12), mode="bicubic", antialias=True)
     torch.testing.assert_close(after, expected)
     assert len(family.detect(model.eval(), batch)) == 2
