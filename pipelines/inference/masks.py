@@ -24,24 +24,6 @@ PALETTE = 256  # colours of a palette PNG
 MOST = 65536  # numbers of a PNG of 16 bits
 _NAME_LENGTH = 60  # characters of the name of an image that its mask keeps
 
-# white letters on each of these have a contrast of at least 4.5
-COLOURS = (
-    "#0f766e",
-    "#b45309",
-    "#2563a5",
-    "#9d174d",
-    "#6d28d9",
-    "#3f6212",
-    "#991b1b",
-    "#155e75",
-    "#a21caf",
-    "#854d0e",
-    "#1e40af",
-    "#166534",
-    "#c2410c",
-    "#4338ca",
-)
-
 
 def colours(count: int) -> list[str]:
     """A colour for each class, as #rrggbb, all different: bright enough to be seen on a photo. Always the same."""

@@ -508,8 +508,8 @@ def predict(
     `inputs` are those of `graft predict`: files, folders, tables, URLs of images and recordings, text, column=value.
     `batch_size` is the most inputs that are answered at a time; by default as many as are fast on the device. With
     `out` (.csv, .jsonl; for boxes and masks also .json of COCO's format) the answers are also written to this file as
-    they come; masks also to a folder. If an earlier call did not finish, its answers stay in the file, and the answers to the other inputs are returned.
-    Raises GraftErrors.
+    they come; masks also to a folder. If an earlier call did not finish, its answers stay in the file, and the answers
+    to the other inputs are returned. Raises GraftErrors.
     """
     found = answers(source, inputs, out=out, device=device, batch_size=batch_size)
     return [{"input": one.name, "output": one.output} for one in found]
