@@ -58,7 +58,7 @@ const begin = async (root) => {
   const paint = () => {
     const context = layer.getContext('2d'), values = context.createImageData(width, height), data = values.data;
     const tints = found.segments.map((one, number) => {
-      const alpha = !group(number).shown ? 0 : only && only !== group(number) ? 50 : 255;
+      const alpha = !group(number).shown ? 0 : only?.shown && only !== group(number) ? 50 : 255;
       return [...rgb(one.colour), alpha];
     });
     const same = found.segments.map((one, number) => group(number).parts.length > 1);

@@ -98,7 +98,7 @@ def _object(one: Mapping[str, Any]) -> str:
 
 def _segment(one: Mapping[str, Any]) -> str:
     """A segment of an image with its share of the pixels."""
-    return f"  {one['share']:6.1%}  {short(one['label'], 60)}  (score {one['score']:.3f})"
+    return f"  {100 * one['share']:5.1f} %  {short(one['label'], 60)}  (score {one['score']:.3f})"
 
 
 def totals(counts: Mapping[str, int]) -> str:
