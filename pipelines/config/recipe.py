@@ -101,6 +101,13 @@ class ModelSection(Strict):
         return self
 
 
+def _text_keys(value: Any) -> Any:
+    """The mapping with its whole numbers as text: YAML reads `0: sky` with the number 0."""
+    if not isinstance(value, dict):
+        return value
+    return {str(key) if type(key) is int else key: name for key, name in value.items()}
+
+
 class DataSection(Strict):
     id: str
     """Hub id, or a local file or folder."""
@@ -125,6 +132,11 @@ class DataSection(Strict):
     """Columns with 0 or 1, each named after its label, in place of one column of labels."""
     label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
     """What stands between the labels of a row in a text, with options.multi_label. Left out: `|`."""
+    mask_classes: Annotated[dict[str, str | None], BeforeValidator(_text_keys), Field(min_length=1)] | None = None
+    """Class of each value of the masks: `{0: membrane, 255: cell}`, or of each colour (`"r,g,b"` or `"#rrggbb"`).
+
+    `null` stands for pixels that are ignored. Left out: a table of classes in the data, or the values themselves.
+    """
     holdout: Annotated[Float, Field(gt=0, le=0.5)] = 0.1
     """Fraction of the train split that is cut off for each missing split."""
     group: str | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 CONTENT = "_content"  # the column that `with_contents` adds, for cutting splits
-PART = ("start", "end", "offset", "duration")  # columns that select the part of a recording
+PART = ("start", "end", "offset", "duration", "page")  # columns that select the part of a recording, or of a TIFF
 
 
 def with_files(rows: "Dataset") -> "Dataset":
@@ -70,7 +70,8 @@ def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str)
 
 def check_files(section: DataSection, splits: "dict[str, Dataset]") -> None:
     """Raise DataError if a file is in two splits, as in Common Voice's validated.tsv and its test.tsv."""
-    found = {name: set(paths(rows)) - {None, ""} for name, rows in splits.items()}
+    # the pages of a TIFF are rows of their own
+    found = {name: set(paths(rows)) - {None, ""} for name, rows in splits.items() if "page" not in rows.column_names}
     for one, other in combinations(found, 2):
         # with bytes there is only a name, which two splits of the hub may both use
         both = sorted(path for path in found[one] & found[other] if path and os.path.isfile(path))

@@ -46,6 +46,8 @@ class Source:
     decimal_comma: set[str] = field(default_factory=set)  # splits whose table may write numbers as 3,5
     # default of data.group: a column, or `none` if the official splits share groups
     group: str | None = None
+    # what a file says of the values of masks: {"names": [...]}, {"values": {...}} or {"colors": {...}}; see data.maps
+    mask_names: dict[str, Any] = field(default_factory=dict)
 
 
 def by_label(rows: "Dataset") -> list[Any] | None:
@@ -87,8 +89,11 @@ class DataSpec:
 
     An empty cell is "" or None. Raises DataError for a row that cannot be used, which is then skipped and counted.
     """
-    classes_of: Callable[[Row], list[str]] | None = None
-    """The classes of a row, for stratified splits; by default its label. For rows with classes in boxes or masks."""
+    classes_of: Callable[[Row], list[str] | None] | None = None
+    """The classes of a row, for stratified splits; by default its label. For rows with classes in boxes or masks.
+
+    None: they are not known. Splits are then not stratified.
+    """
     example: Callable[[Row], Row] | None = None
     """A row as shown among the sample rows of card and demo; by default its required columns (see data.examples)."""
     record_fields: tuple[str, ...] = ()
@@ -120,7 +125,8 @@ class DataSpec:
         """
         if "messages" in self.columns.values():
             return ("opening",)
-        return self.files or tuple(name for name in self.kinds if name not in ANSWERS)
+        files = tuple(name for name in self.files if name != "mask")  # a mask is an answer
+        return files or tuple(name for name in self.kinds if name not in ANSWERS)
 
     @property
     def has_classes(self) -> bool:
@@ -130,7 +136,8 @@ class DataSpec:
     def strata(self, rows: "Dataset") -> list[Any] | None:
         """The classes of every row, for stratified splits; None if there are none."""
         if self.classes_of is not None:
-            return [self.classes_of(row) for row in rows.remove_columns(file_columns(rows))]
+            found = [self.classes_of(row) for row in rows.remove_columns(file_columns(rows))]
+            return None if None in found else found
         return by_label(rows) if self.label_kind in ("class", "classes") else None
 
 

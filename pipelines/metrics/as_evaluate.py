@@ -21,6 +21,7 @@ from pipelines.metrics import (
     language_modelling,
     question_answering,
     regression,
+    segmentation,
     speech_recognition,
 )
 
@@ -131,6 +132,30 @@ def _images_and_texts(columns: Columns) -> Scores:
     return {"clip_score": generation.clip_score(images, texts)}
 
 
+def _label_maps(columns: Columns, ignored: int = segmentation.IGNORE) -> Scores:
+    """A class number for every pixel; where the reference is `ignored`, no pixel counts. Raises DataError."""
+    pairs = [
+        (_label_map(predicted, f"predictions, row {row}"), _label_map(true, f"references, row {row}"))
+        for row, (predicted, true) in enumerate(zip(columns["predictions"], columns["references"], strict=True))
+    ]
+    pairs = [(predicted, np.where(true == ignored, np.int16(segmentation.IGNORE), true)) for predicted, true in pairs]
+    labels = [
+        f"class {number}" for number in range(1 + max(0, *(int(one.max(initial=0)) for pair in pairs for one in pair)))
+    ]
+    records = [
+        {"id": str(row), **segmentation.record(predicted, true, len(labels))}
+        for row, (predicted, true) in enumerate(pairs)
+    ]
+    return segmentation.scores(records, labels)
+
+
+def _label_map(lines: Sequence[Sequence[int]], name: str) -> np.ndarray:
+    table = _table(lines, name).reshape(len(lines), -1)
+    if table.size and not -(2**15) <= table.min() <= table.max() < 2**15:
+        raise DataError(f"{name}: a class number must be at most {2**15 - 1}, got {table.max()}")
+    return table.astype(np.int16)
+
+
 def _rows(columns: Columns) -> list[dict[str, Any]]:
     return [
         {"id": str(row), **dict(zip(columns, values, strict=True))}
@@ -162,7 +187,7 @@ class _Kind:
 
     metrics: tuple[str, ...]
     score: Callable[..., Scores]
-    columns: tuple[Mapping[str, str], ...]  # "[float64]" is a list of numbers in each row
+    columns: tuple[Mapping[str, str], ...]  # "[float64]" is a list of numbers in each row, "[[int64]]" a list of lists
     about: str
 
 
@@ -233,6 +258,13 @@ _KINDS = (
         "nll and tokens: of the masked tokens of each row; "
         "top_1, top_5: how many the likeliest one and the likeliest five found",
     ),
+    _Kind(
+        tuple(segmentation.ANY_CLASSES),
+        _label_maps,
+        ({"predictions": "[[int64]]", "references": "[[int64]]"},),
+        "predictions and references: a map of class numbers for each image, as a list of lines of pixels; "
+        "setting: ignored (the number of pixels in the references that do not count, by default -1)",
+    ),
     _Kind(("denoising_loss",), _noise, ({"loss": "float64"},), "loss: the mean squared error of each image"),
     _Kind(
         ("frechet_distance",),
@@ -292,7 +324,7 @@ def as_evaluate(name: str, **settings: Any) -> "evaluate.Metric":
     import evaluate
 
     def feature(text: str) -> Any:
-        return datasets.List(datasets.Value(text[1:-1])) if text.startswith("[") else datasets.Value(text)
+        return datasets.List(feature(text[1:-1])) if text.startswith("[") else datasets.Value(text)
 
     features = [datasets.Features({key: feature(text) for key, text in columns.items()}) for columns in kind.columns]
     info = evaluate.MetricInfo(

@@ -4,12 +4,11 @@
 is, and how its answers become boxes of the original image.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from pipelines.errors import ModelError
+from pipelines.models import folders
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,28 +68,15 @@ def build(
     The head keeps the rows of classes that the model knows by name; other rows start from random weights. `masks` asks
     for instance segmentation. Raises ModelError.
     """
-    found: tuple[nn.Module, Family]
-    found = _module(_kind(source.folder, source.config)).build(source, list(labels), image_size, masks)
+    kind = folders.kind_of(source.folder, source.config, "detector")
+    found: tuple[nn.Module, Family] = _module(kind).build(source, list(labels), image_size, masks)
     return found
 
 
 def load(folder: Path, masks: bool = False) -> "tuple[nn.Module, Family]":
     """Load a model folder of any of the families, in eval mode. Raises ModelError."""
-    found: tuple[nn.Module, Family] = _module(_kind(folder, None)).load(folder, masks)
+    found: tuple[nn.Module, Family] = _module(folders.kind_of(folder, None, "detector")).load(folder, masks)
     return found
-
-
-def _kind(folder: Path | None, config: Any) -> str:
-    """The `model_type` of a configuration."""
-    if folder is not None and (folder / "config.json").is_file():
-        try:
-            config = json.loads((folder / "config.json").read_text())
-        except ValueError:
-            raise ModelError(f"{folder / 'config.json'}: not JSON") from None
-    kind = config.get("model_type") if isinstance(config, Mapping) else getattr(config, "model_type", None)
-    if not isinstance(kind, str):
-        raise ModelError(f"{folder}: its config.json names no model_type, so the kind of detector is unknown")
-    return kind
 
 
 def _module(kind: str) -> Any:
@@ -106,27 +92,3 @@ def _module(kind: str) -> Any:
     from pipelines.models import detection_transformers
 
     return detection_transformers
-
-
-def named_classes(config: Mapping[str, Any]) -> list[str]:
-    """The classes of a configuration in their order; none if it names none. Raises ModelError."""
-    named = config.get("id2label") or {}
-    if not isinstance(named, dict) or sorted(named, key=str) != sorted(map(str, range(len(named)))):
-        raise ModelError("config.json: id2label must name the classes 0, 1, 2, ...")
-    return [str(named[str(index)]) for index in range(len(named))]
-
-
-def read_folder(folder: Path) -> "tuple[dict[str, Any], dict[str, Tensor]]":
-    """The configuration and the weights of a folder that is not of transformers. Raises ModelError."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from pipelines.models.source import read_json_object
-
-    config = read_json_object(folder / "config.json") or {}
-    try:
-        return config, load_file(folder / "model.safetensors")
-    except FileNotFoundError:
-        raise ModelError(f"{folder}: no model.safetensors; a .pth is not read: save its tensors as one") from None
-    except SafetensorError as error:
-        raise ModelError(f"{folder / 'model.safetensors'}: damaged: {error}") from None

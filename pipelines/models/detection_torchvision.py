@@ -46,9 +46,8 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_sm
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.models import detection
+from pipelines.models import folders, timm_weights
 from pipelines.models import layers as model_layers
-from pipelines.models import source as sources
 from pipelines.models.detection import MOST, Batch, Detections
 from pipelines.models.pretrained import rows_of
 from pipelines.models.region_pooling import RegionPooling
@@ -676,33 +675,16 @@ def _placed(model: nn.Module, value: Any) -> Any:
     return [_placed(model, one) for one in value]
 
 
-def _backbone_weights(model: Any, place: str) -> None:
-    """Read a timm backbone's weights from a local folder or from the hub. Raises ModelError or HubError."""
-    folder = sources.local_model(place)
-    if folder is None:
-        from pipelines.hub.download import download
-
-        folder = download(place, None)
-    _, weights = detection.read_folder(folder)
-    own = model.backbone.body.state_dict()
-    # features_only flattens the names of some models: blocks.0 is blocks_0 there or stays as it is
-    given = {name if name in own else name.replace(".", "_", 1): tensor for name, tensor in weights.items()}
-    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
-    if missing or any(given[name].shape != own[name].shape for name in own if name in given):
-        raise ModelError(f"backbone_weights: {place} is not of this backbone (timm): {(missing or ['a shape'])[0]}")
-    model.backbone.body.load_state_dict({name: given[name] for name in own if name in given}, strict=False)
-
-
 def build(
     source: Any, labels: Sequence[str], image_size: int | None = None, masks: bool = False
 ) -> tuple[nn.Module, TorchvisionFamily]:
     """A detector for these classes. Raises ModelError."""
     weights: dict[str, Tensor] | None = None
     if source.folder is not None:
-        config, weights = detection.read_folder(source.folder)
+        config, weights = folders.read_folder(source.folder)
     else:
         config = dict(source.config)
-    known = detection.named_classes(config)
+    known = folders.named_classes(config)
     if image_size is not None:
         config["image_size"] = image_size
     config = _checked(config, source.folder is None)
@@ -712,14 +694,14 @@ def build(
     if weights is not None and not source.random:
         _fill(model, weights, known, list(labels), source.folder)
     elif place is not None and source.folder is None:
-        _backbone_weights(model, str(place))
+        timm_weights.read_into(model.backbone.body, str(place), "backbone_weights")
     return model, TorchvisionFamily(config, labels)
 
 
 def load(folder: Path, masks: bool = False) -> tuple[nn.Module, TorchvisionFamily]:
     """A saved detector, in eval mode. Raises ModelError."""
-    config, weights = detection.read_folder(folder)
-    labels = detection.named_classes(config)
+    config, weights = folders.read_folder(folder)
+    labels = folders.named_classes(config)
     config = _checked(config, False)
     _check_masks(config, masks)
     model = _network(config, len(labels))

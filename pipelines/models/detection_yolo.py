@@ -36,7 +36,7 @@ from torchvision.ops import FrozenBatchNorm2d, batched_nms, box_convert, box_iou
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
-from pipelines.models import detection
+from pipelines.models import folders
 from pipelines.models import layers as model_layers
 from pipelines.models.detection import Batch, Detections
 from pipelines.models.pretrained import rows_of
@@ -644,10 +644,10 @@ def build(
     _check_masks(masks)
     weights: dict[str, Tensor] | None = None
     if source.folder is not None:
-        given, weights = detection.read_folder(source.folder)
+        given, weights = folders.read_folder(source.folder)
     else:
         given = dict(source.config)
-    known = detection.named_classes(given)
+    known = folders.named_classes(given)
     if image_size is not None:
         given["image_size"] = image_size
     random = weights is None or source.random
@@ -668,8 +668,8 @@ def build(
 def load(folder: Path, masks: bool = False) -> tuple[nn.Module, Libreyolo]:
     """A saved detector, in eval mode. Raises ModelError."""
     _check_masks(masks)
-    given, weights = detection.read_folder(folder)
-    labels = detection.named_classes(given)
+    given, weights = folders.read_folder(folder)
+    labels = folders.named_classes(given)
     family, config = _checked(given, len(labels))
     model = _network(family, config, len(labels))
     _fill(family, model, weights, labels, labels, folder)

@@ -180,11 +180,17 @@ def in_own_memory(module: "Module") -> "Module":
 
 
 def has_batch_norm(model: "nn.Module") -> bool:
-    """Whether a BatchNorm uses batch statistics in training. Such a model depends on the micro-batch size."""
+    """Whether a BatchNorm uses batch statistics in training. Such a model depends on the micro-batch size.
+
+    Those of pipelines.models.batch_norm do not.
+    """
     from torch.nn.modules.batchnorm import _BatchNorm
 
     frozen = {id(part) for module in frozen_modules(model) for part in module.modules()}
-    return any(isinstance(m, _BatchNorm) and id(m) not in frozen for m in model.modules())
+    return any(
+        isinstance(m, _BatchNorm) and id(m) not in frozen and not getattr(m, "fixed_statistics", False)
+        for m in model.modules()
+    )
 
 
 def checkpoint_gradients(model: Any) -> None:

@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.data.encoding import Encoding
 from pipelines.data.files import begins
@@ -15,6 +15,9 @@ from pipelines.data.labels import check_known, several
 from pipelines.data.media import HEIC, IMAGES, READS_HEIC, paths
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger("graft")
 
@@ -37,10 +40,11 @@ def read_image(
 ) -> Any:
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first frame.
 
-    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}. Transparent images are put on white,
-    16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At most `most` pixels are decoded: a larger JPEG
-    is decoded at a half, a quarter or an eighth of its size. `formats` limits the formats that are read, by Pillow's
-    names. `white` is the value of white in images of more than 8 bits; by default 65,535 in files of 16 bits. Raises
+    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}, which may name a `page` of a TIFF, counted
+    from 0. Transparent images are put on white, 16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At
+    most `most` pixels are decoded: a larger JPEG is decoded at a half, a quarter or an eighth of its size. `formats`
+    limits the formats that are read, by Pillow's names. `white` is the value of white in images of more than 8 bits; by
+    default 65,535 in files of 16 bits. Raises
     DataError naming the file if the complete image cannot be read.
     """
     from PIL import ExifTags, Image, ImageOps
@@ -101,6 +105,74 @@ def read_size(value: Any) -> tuple[int, int, int]:
     return found
 
 
+class Mask(NamedTuple):
+    """A label map as its file stores it, upright by its own EXIF tag."""
+
+    values: "np.ndarray"  # [height, width] of whole numbers, or [height, width, 3] of colours
+    palette: "np.ndarray | None"  # [colours, 3] if the values are the indices of a palette
+    format: str  # Pillow's name
+
+
+def read_mask(value: Any) -> Mask:
+    """A label map: the numbers of its pixels, never converted through RGB. An index of a palette stays an index.
+
+    Transparency is left out. Raises DataError naming the file.
+    """
+    from PIL import ExifTags, ImageOps
+
+    name = _name(value)
+
+    def decode(image: Any) -> Mask:
+        _check_size(name, image.width, image.height, MAX_PIXELS)
+        kind = str(image.format or "")
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _mask_of(name, image, kind)
+
+    found: Mask = _reading(name, value, decode, None)
+    return found
+
+
+def _mask_of(name: str, image: Any, kind: str) -> Mask:
+    import numpy as np
+
+    if image.mode in ("LA", "La", "PA"):
+        alone = image.getchannel(0)
+        palette = image.palette if image.mode == "PA" else None
+    else:
+        alone, palette = image, image.palette if image.mode == "P" else None
+    if image.mode in ("RGBA", "RGBa"):
+        return Mask(np.asarray(image)[..., :3], None, kind)
+    values = np.asarray(alone)
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        whole = np.nan_to_num(values, nan=-1.0, posinf=-1.0, neginf=-1.0)
+        if (whole != np.round(whole)).any() or np.abs(whole).max(initial=0) >= 1 << 31:
+            raise DataError(f"{name}: a mask holds whole numbers, and this file has fractions: save class numbers")
+        values = whole.astype(np.int32)
+    if values.dtype.kind not in "iu" or not (values.ndim == 2 or (values.ndim == 3 and image.mode == "RGB")):
+        raise DataError(
+            f"{name}: a mask is grey, has a palette or is RGB, and this one is {image.mode}: save it as PNG"
+        )
+    table = None
+    if palette is not None:
+        mode, raw = palette.mode, bytes(palette.tobytes())
+        size = len(mode)
+        if mode in ("RGB", "RGBA") and len(raw) >= size:
+            table = np.frombuffer(raw[: len(raw) // size * size], np.uint8).reshape(-1, size)[:, :3]
+    return Mask(values, table, kind)
+
+
+def pages_of(value: Any) -> int:
+    """The number of pages of a TIFF file; 1 for any other file. Raises DataError naming the file."""
+    if begins(value)[0][:4] not in _TIFF:
+        return 1
+    found: int = _reading(_name(value), value, lambda image: getattr(image, "n_frames", 1), None)
+    return found
+
+
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
     """The metadata of an image file (Pillow's `info`), without decoding the pixels.
 
@@ -146,7 +218,7 @@ def warn_of_pages(rows: Any) -> None:
 
     The headers of up to a hundred files are checked.
     """
-    if not hasattr(rows, "column_names"):
+    if not hasattr(rows, "column_names") or "page" in rows.column_names:  # each page has a row of its own
         return
     listed = paths(rows)
     tiffs = [place for place, path in enumerate(listed) if path is None or path.lower().endswith((".tif", ".tiff"))]
@@ -258,6 +330,7 @@ def _shrinks(image: Any) -> bool:
 def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
     from PIL import Image, UnidentifiedImageError
 
+    page = value.get("page") if isinstance(value, dict) else None
     given = value = _source(value)
     if value is None:
         raise DataError(f"{name}: no image here")
@@ -275,6 +348,12 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
     if image.format == "EPS":  # a program, which Pillow would run with Ghostscript
         image.close()
         raise DataError(f"{name}: PostScript is not read: save it as PNG or JPEG")
+    if page:
+        pages = getattr(image, "n_frames", 1)
+        if not 0 <= page < pages:
+            image.close()
+            raise DataError(f"{name}: no page {page + 1}: the file has {pages}")
+        image.seek(page)
     return image
 
 

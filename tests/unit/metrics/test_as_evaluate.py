@@ -19,6 +19,7 @@ from pipelines.metrics import (
     language_modelling,
     question_answering,
     regression,
+    segmentation,
     speech_recognition,
 )
 from pipelines.metrics.as_evaluate import as_evaluate, metric_names
@@ -100,6 +101,16 @@ def tokens(rng: random.Random) -> Made:
     return columns, own | {"masked_accuracy": own["accuracy"], "masked_top_5_accuracy": own["top_5_accuracy"]}
 
 
+def label_maps(rng: random.Random) -> Made:
+    draw = np.random.default_rng(rng.randrange(9999))
+    sizes = draw.integers(3, 9, (N, 2))
+    true = [draw.integers(-1, 3, size) for size in sizes]
+    predicted = [np.where(draw.random(one.shape) < 0.6, np.maximum(one, 0), 1) for one in true]
+    records = [{"id": str(i), **segmentation.record(predicted[i], true[i], 3)} for i in range(N)]
+    own = segmentation.scores(records, ["a", "b", "c"])
+    return {"predictions": [one.tolist() for one in predicted], "references": [one.tolist() for one in true]}, own
+
+
 def noise(rng: random.Random) -> Made:
     losses = [rng.random() for _ in range(N)]
     return {"loss": losses}, denoising.scores(
@@ -134,6 +145,7 @@ CASES: dict[str, Callable[[random.Random], Made]] = {
         transcripts,
     ),
     **dict.fromkeys(("perplexity", "bits_per_byte", "masked_accuracy", "masked_top_5_accuracy"), tokens),
+    **dict.fromkeys(segmentation.ANY_CLASSES, label_maps),
     "denoising_loss": noise,
     **dict.fromkeys(
         ("frechet_distance", "kernel_distance", "precision", "recall", "memorised", "clip_score"), features
@@ -172,6 +184,12 @@ def test_labels_may_be_names_or_numbers() -> None:
     named = as_evaluate("accuracy").compute(predictions=["cat", "dog", "cat"], references=["cat", "cat", "cat"])
     numbered = as_evaluate("accuracy").compute(predictions=[0, 1, 0], references=[0, 0, 0])
     assert named == numbered == {"accuracy": pytest.approx(2 / 3)}
+
+
+def test_ignored_pixels_of_label_maps_may_have_any_number() -> None:
+    given = {"predictions": [[[0, 1], [1, 1]]], "references": [[[0, 1], [255, 0]]]}
+    assert as_evaluate("pixel_accuracy", ignored=255).compute(**given) == {"pixel_accuracy": pytest.approx(2 / 3)}
+    assert as_evaluate("pixel_accuracy").compute(**given) == {"pixel_accuracy": 0.5}
 
 
 def test_one_row_at_a_time() -> None:
@@ -234,6 +252,14 @@ def test_in_the_trainer_of_transformers(tmp_path: Path) -> None:
             ["as many numbers"],
         ),
         (lambda: as_evaluate("map").compute(predictions=[[0.1, 0.9]], references=[[0, 1, 0]]), ["2 and 3"]),
+        (
+            lambda: as_evaluate("dice").compute(predictions=[[[0], [1]]], references=[[[0, 1]]]),
+            ["a prediction of 2x1 pixels does not fit a label map of 1x2"],
+        ),
+        (
+            lambda: as_evaluate("dice").compute(predictions=[[[0, 99999]]], references=[[[0, 1]]]),
+            ["predictions, row 0", "at most 32767, got 99999"],
+        ),
         (
             lambda: as_evaluate("no_answer_accuracy").compute(predictions=["x"], references=[["x"]]),
             ["no_answer_accuracy has no value here"],

@@ -1,0 +1,352 @@
+"""Image segmentation: the class of every pixel.
+
+Any `AutoModelForSemanticSegmentation` of transformers (SegFormer, UperNet, BEiT, DPT), Mask2Former, MaskFormer and
+EoMT, torchvision's DeepLabV3, FCN and LR-ASPP, and U-Net and its kin of segmentation-models-pytorch with any timm
+encoder. Rows hold `image` and `mask`; classes are matched by name. Scores are those of the original size.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.image.label_maps import LabelMaps
+from pipelines.data.schema import DataSpec
+from pipelines.errors import DataError, RecipeError
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from pipelines.metrics.statistics import Statistics
+    from pipelines.models.tiles import Segmented
+    from pipelines.reporting.mistakes import MistakeSpec
+
+TILE = 1024  # pixels a side, of a model that takes any size
+
+
+class Options(Strict):
+    image_size: Annotated[Int, Field(ge=32, le=4096)] | None = None
+    """Pixels a side that images are resized to, as `resize` says. Left out: the model's own."""
+    resize: Literal["square", "shorter", "none"] = "square"
+    """`square`: stretched to a square of `image_size`. `shorter`: the shorter side becomes `image_size`.
+
+    `none`: images keep their pixels (micrographs, aerial photos); `crop` then limits what a step trains on.
+    """
+    crop: Annotated[Int, Field(ge=32, le=4096)] | None = None
+    """Train on random parts of this many pixels a side, a new one in every epoch. Left out: on complete images."""
+    augment: Literal["none", "flip", "photo", "micrograph"] = "none"
+    """`flip`: mirrored half of the time. `photo`: also a random scale and random colours, as for scenes.
+
+    `micrograph`: turned and mirrored in all eight ways, deformed like tissue (Simard et al. 2003), random brightness
+    and contrast. It also suits images from above.
+    """
+    scale: Annotated[list[Annotated[Float, Field(ge=0.1, le=10)]], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest random scale of training images. Left out: [0.5, 2] with `augment: photo`, else [1, 1]."""
+    loss: Literal[
+        "cross-entropy", "focal", "dice", "lovasz", "cross-entropy+dice", "cross-entropy+lovasz", "focal+dice"
+    ] = "cross-entropy"
+    """For rare classes: `focal` (Lin et al. 2017), Dice, or Lovasz (Berman et al. 2018); or a sum of two."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: the loss weighs each class by pixels / (classes * its pixels), so rare classes weigh more."""
+    tile: Annotated[Int, Field(ge=32, le=4096)] | None = None
+    """Larger images are predicted in overlapping tiles of this many pixels a side. Left out: `crop`, at least 1,024.
+
+    A model that takes one size only has tiles of that size.
+    """
+    overlap: Annotated[Int, Field(ge=2, le=2048)] | None = None
+    """Pixels that neighbouring tiles share. Left out: a quarter of the tile."""
+    white: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    """The value of white in images of 16 bits: 4095 for a detector of 12 bits. Left out: 65,535."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale: give the smallest scale first, such as [0.5, 2]")
+        if self.resize == "none" and self.image_size is not None:
+            raise ValueError("image_size has no effect with resize: none; crop and tile set the sizes")
+        if self.overlap is not None and self.overlap > (self.tile or max(self.crop or 0, TILE)) // 2:
+            raise ValueError("overlap: at most half of the tile")
+        return self
+
+
+class ImageSegmentation(Task):
+    name = "image-segmentation"
+    hub = HubSpec("image-segmentation", "transformers", ("ForSemanticSegmentation", "ForUniversalSegmentation"))
+    Options = Options
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []
+        self.family: Any = None
+
+    @property
+    def data(self) -> DataSpec:
+        return DataSpec(
+            columns={"image": "image", "mask": "mask"},
+            optional_columns={"legend": "text", "shapes": "text", "page": "number"},
+            input_columns=("image",),
+            label_kind=None,
+            labels=tuple(self.labels),
+        )
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import segmentation
+
+        return segmentation.METRICS
+
+    # ---- before training ----
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines.data.image.reading import warn_if_dark
+        from pipelines.models import segmentation
+
+        self.labels = list(splits.labels)
+        warn_if_dark(splits.train, self.options.white, option=True)
+        weights = {}
+        if self.options.class_weights == "balanced":
+            from pipelines.data.image.label_maps import balanced
+
+            weights = balanced(splits.train, self.labels)
+        model, self.family = segmentation.build(
+            source, self.labels, self.options.loss, weights, self.options.image_size
+        )
+        side = self.family.side
+        if self.family.fixed and self.options.resize != "square" and self.options.crop not in (None, side):
+            raise RecipeError(f"options.crop: this model takes images of {side} x {side} pixels only: set {side}")
+        return model
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        layers: list[nn.Module] = self.family.layers(model)
+        return layers
+
+    def encode(self, rows: Any) -> LabelMaps:
+        return LabelMaps(rows, self.labels, self.options.white)
+
+    # ---- sizes ----
+
+    def _input_size(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height at which the model sees an image, before it is cut or padded."""
+        side = self.options.image_size or self.family.side
+        if self.options.resize == "square":
+            return side, side
+        if self.options.resize == "none":
+            return width, height
+        factor = side / min(width, height)
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    @property
+    def _tile(self) -> int:
+        if self.family.fixed:
+            return int(self.family.side)
+        tile = int(self.options.tile or max(self.options.crop or 0, TILE))
+        if self.options.resize == "square":  # one stretched image is one input
+            tile = max(tile, *self._input_size(1, 1))
+        return -(-tile // self.family.stride) * int(self.family.stride)
+
+    @property
+    def _overlap(self) -> int:
+        return int(self.options.overlap or self._tile // 4)
+
+    # ---- examples ----
+
+    @property
+    def augmentation(self) -> Augmentation:
+        changes = self.options.augment != "none" or self.options.crop is not None or self.options.scale is not None
+        return Augmentation(changes, switch="options.augment=none without options.crop and options.scale")
+
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
+        from pipelines.data.image import box_augment, map_augment
+
+        options = self.options
+        base = self._input_size(*example["image"].size)
+        scale = tuple(options.scale or ((0.5, 2.0) if options.augment == "photo" else (1.0, 1.0)))
+        if options.crop is not None or scale != (1.0, 1.0):
+            changed = map_augment.random_part(example, base, options.crop or min(base), scale, rng)
+        else:
+            changed = map_augment.resized(example, base)
+        if options.augment == "micrograph":
+            changed = map_augment.light(map_augment.elastic(map_augment.random_turn(changed, rng), rng), rng)
+        elif options.augment != "none":
+            changed = map_augment.random_mirror(changed, rng)
+        if options.augment == "photo":
+            changed = box_augment.photometric(changed, rng)
+        return {**changed, "augmented": True}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        from pipelines.data.image import map_augment
+
+        batch: Batch = {name: [example[name] for example in examples] for name in ("id", "row")}
+        if "augmented" not in examples[0]:  # it may be scored
+            batch["size"] = [example["size"] for example in examples]
+            batch["true"] = [example["map"] for example in examples]
+            sizes = [self._input_size(*example["image"].size) for example in examples]
+            if any(max(size) > self._tile for size in sizes):
+                return {**batch, "images": [example["image"] for example in examples]}
+            examples = [map_augment.resized(one, size) for one, size in zip(examples, sizes, strict=True)]
+        return {**batch, **self._tensors(examples)}
+
+    def _tensors(self, examples: Sequence[Example]) -> Batch:
+        """Images and maps at the model's size, padded on the right and below to the largest; padding is ignored."""
+        import torch
+
+        from pipelines.data.image.label_maps import IGNORE
+        from pipelines.models.tiles import padded_size
+
+        inner = [(example["image"].height, example["image"].width) for example in examples]
+        height, width = padded_size(self.family, *(max(sides) for sides in zip(*inner, strict=True)))
+        pixels = torch.zeros(len(examples), 3, height, width)
+        maps = torch.full((len(examples), height, width), IGNORE, dtype=torch.int16)
+        for place, (example, (high, wide)) in enumerate(zip(examples, inner, strict=True)):
+            pixels[place, :, :high, :wide] = self.family.pixels(example["image"])
+            maps[place, :high, :wide] = torch.from_numpy(example["map"])
+        return {"pixel_values": pixels, "map": maps, "inner": inner}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        counts: dict[str, float] = self.family.counts(self._whole(batch))
+        return counts
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
+        loss: Tensor = self.family.loss(model, self._whole(batch), counts, step)
+        return loss
+
+    def _whole(self, batch: Batch) -> Batch:
+        """The batch with tensors also for images that are larger than a tile."""
+        if "pixel_values" in batch:
+            return batch
+        from pipelines.data.image import map_augment
+
+        examples = [
+            map_augment.resized({"image": image, "map": true}, self._input_size(*image.size))
+            for image, true in zip(batch["images"], batch["true"], strict=True)
+        ]
+        return {**batch, **self._tensors(examples)}
+
+    # ---- after training ----
+
+    def _segmented(self, model: Any, batch: Batch) -> "list[Segmented]":
+        """The label map of every image of a batch at its original size."""
+        from pipelines.models import tiles
+
+        if "images" in batch:
+            return [self._one(model, image) for image in batch["images"]]
+        pixels, inner, sizes = batch["pixel_values"], batch["inner"], batch["size"]
+        if len(set(inner)) == 1:
+            return tiles.segment_equal(model, self.family, pixels, inner[0], sizes)
+        return [
+            tiles.segment_equal(model, self.family, one[None], of, [size])[0]
+            for one, of, size in zip(pixels, inner, sizes, strict=True)
+        ]
+
+    def _one(self, model: Any, image: Any) -> "Segmented":
+        """The label map of one image, in tiles if it is large."""
+        from pipelines.data.image import map_augment
+        from pipelines.models import tiles
+
+        size = (image.height, image.width)
+        shown = map_augment.resized({"image": image}, self._input_size(*image.size))["image"]
+        return tiles.segment(model, self.family, shown, size, self._tile, self._overlap)
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        from pipelines.data.image.label_maps import packed
+        from pipelines.metrics import segmentation
+
+        return [
+            {
+                "id": id_,
+                "size": list(size),
+                **segmentation.record(found.map, true, len(self.labels)),
+                "map": packed(found.map),
+            }
+            for id_, size, true, found in zip(
+                batch["id"], batch["size"], batch["true"], self._segmented(model, batch), strict=True
+            )
+        ]
+
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
+        from pipelines.metrics import segmentation
+
+        return segmentation.statistics(records, self.labels)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import segmentation
+
+        return segmentation.summarize(statistics, weights)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import segmentation
+
+        return {"per class": segmentation.per_class(records, self.labels)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.plots import segmentation
+
+        return segmentation.figures(records, self.labels)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import wrong_pixels
+
+        return wrong_pixels(self.labels, white=self.options.white)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        self.family.save(model, folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines.models import segmentation
+
+        model, self.family = segmentation.load(folder, self.options.loss)
+        self.labels = list(self.family.labels)
+        return model
+
+    def infer(self, model: Any, image: Any) -> Iterator[list[dict[str, Any]]]:
+        """The classes of one image (path, bytes or PIL), largest first: [{"label", "score", "share", "mask"}].
+
+        `score` is the mean probability of the class's pixels, `share` their part of the image, `mask` COCO's run
+        lengths. Every pixel has one class.
+        """
+        yield answer_one(self, model, image=image)
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        from pipelines.data.image.reading import read_image
+
+        def one(question: Mapping[str, Any]) -> Example:
+            image = read_image(question["image"], white=self.options.white)
+            return {"image": image, "like": self._input_size(*image.size)}
+
+        return each(one, asked, cores())
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import torch
+
+        with torch.inference_mode():
+            return [self._answer(self._one(model, example["image"])) for example in examples]
+
+    def _answer(self, found: "Segmented") -> list[dict[str, Any]]:
+        """The classes of an image as `infer` gives them."""
+        import numpy as np
+
+        from pipelines.data.image.label_maps import run_lengths
+
+        counts, masks = found.pixels, run_lengths(found.map)
+        return [
+            {
+                "label": self.labels[number],
+                "score": float(found.sure[number] / counts[number]),
+                "share": float(counts[number] / found.map.size),
+                "mask": masks[int(number)],
+            }
+            for number in np.argsort(-counts, kind="stable")
+            if counts[number]
+        ]
