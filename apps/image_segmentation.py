@@ -14,6 +14,8 @@ import gradio as gr
 import numpy as np
 
 from pipelines.apps import parts, photo, visitor
+from pipelines.data.image.label_maps import run_lengths
+from pipelines.data.image.reading import pages_of
 from pipelines.errors import DataError
 from pipelines.inference import coco, masks
 
@@ -28,6 +30,7 @@ MAP_SIDE = 1200  # longest side in pixels of the map in the page
 # they have no more: so a page stays small, whatever the model answers.
 MOST = 3_000_000
 SMALLER = (1600, 800, 400)  # longest sides of the masks then
+MOST_PAGES = 1000  # of a TIFF; a file of many tiny pages would keep the server busy
 
 BEGIN = r"""
 const percent = (share) => share >= 0.1 || share === 0 ? `${(100 * share).toFixed(0)} %`
@@ -159,14 +162,21 @@ def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     labels = photo.classes(loaded)
 
-    def segment(file: dict[str, Any] | None) -> tuple[str, Segments | None]:
+    def segment(file: dict[str, Any] | None, page: int = 1) -> tuple[str, Segments | None]:
         """The classes of the pixels of a photo, as a picture and as a list of masks."""
-        image = parts.uploaded_image(file)
+        image = parts.uploaded_image(file, page - 1)
         if image is None or file is None:
             return "", None
         with parts.shown():
             found = fitting(loaded.infer(image))
             return shown(image, found, labels, visitor.file_name(file)), found
+
+    def first(file: dict[str, Any] | None) -> tuple[str, Segments | None, dict[str, Any]]:
+        """The same for the first page of a file, and the field that asks for another page."""
+        with parts.shown():
+            pages = page_count(visitor.read(file))
+        more = f"Page (1 to {pages:,})" if pages < MOST_PAGES else f"Page (the first {MOST_PAGES:,} can be read)"
+        return *segment(file), gr.update(value=1, visible=pages > 1, label=more)
 
     with parts.page(loaded) as blocks:
         parts.header(loaded, photo.describe(loaded, "Gives every pixel its class, out"))
@@ -175,6 +185,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 with gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=280):
                         image = photo.field()
+                        page = gr.Number(1, label="Page", minimum=1, maximum=MOST_PAGES, precision=0, visible=False)
                     with gr.Column(scale=3, min_width=300):
                         answer = photo.answer(BEGIN)
                         segments = gr.JSON(visible=False)
@@ -182,24 +193,32 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 photo.examples(loaded, image)
             parts.card_tab(loaded)
         # Only one forward pass runs at a time for all visitors. Our code reads the file.
-        image.change(
+        asked: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
+        image.change(first, image, [answer, segments, page], api_name="predict", show_progress_on=answer, **asked)
+        page.input(
             segment,
-            image,
+            [image, page],
             [answer, segments],
-            api_name="predict",
+            api_name="page",
             show_progress_on=answer,
-            preprocess=False,
-            concurrency_limit=1,
-            concurrency_id="model",
+            trigger_mode="always_last",
+            **asked,
         )
     return blocks
+
+
+def page_count(upload: visitor.Upload | None) -> int:
+    """The pages of a TIFF, at most MOST_PAGES; 1 for any other file. Raises DataError."""
+    if upload is None:
+        return 1
+    return pages_of({"path": upload.name, "bytes": upload.data}, MOST_PAGES)
 
 
 # ---- what travels to the page ----
 
 
 def fitting(found: Segments) -> Segments:
-    """The answer, with smaller masks if its masks are long texts."""
+    """The answer, with smaller masks if its masks are long texts. A segment that is too small for them is left out."""
     for side in SMALLER:
         if sum(len(one["mask"]["counts"]) for one in found) <= MOST:
             break
@@ -208,15 +227,8 @@ def fitting(found: Segments) -> Segments:
 
 
 def _smaller(found: Segments, side: int) -> Segments:
-    from pycocotools import mask as coco_mask
-
-    least = sampled(_map(found), side)
-    smaller = []
-    for number, one in enumerate(found):
-        written = coco_mask.encode(np.asfortranarray((least == number).astype(np.uint8)))
-        size = [int(length) for length in written["size"]]
-        smaller.append({**one, "mask": {"size": size, "counts": written["counts"].decode()}})
-    return smaller
+    least = run_lengths(sampled(_map(found), side).astype(np.int16))
+    return [{**one, "mask": least[number]} for number, one in enumerate(found) if number in least]
 
 
 def _map(found: Segments) -> np.ndarray:

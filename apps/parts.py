@@ -448,8 +448,10 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
 # ---- uploads ----
 
 
-def uploaded_image(value: Any) -> Any:
+def uploaded_image(value: Any, page: int = 0) -> Any:
     """Read what gr.Image sends with `preprocess=False` as PIL, with the reader of training; None for no image.
+
+    `page` is that of a TIFF, from 0.
 
     Gradio's own `preprocess` shows a traceback for a broken file, and supports other modes.
     """
@@ -457,7 +459,7 @@ def uploaded_image(value: Any) -> Any:
         file = visitor.read(value)
         if file is None:
             return None
-        image = read_image({"path": file.name, "bytes": file.data}, visitor.MAX_PIXELS, visitor.IMAGES)
+        image = read_image({"path": file.name, "bytes": file.data, "page": page}, visitor.MAX_PIXELS, visitor.IMAGES)
         return image if image.width * image.height <= visitor.WHOLE_PIXELS else image.reduce(2)
 
 
