@@ -7,21 +7,20 @@ above the threshold of its slider; so the slider needs no server.
 import base64
 import html
 import io
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipelines.apps import parts, video, visitor
+from pipelines.apps import parts, photo, video, visitor
 from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
+from pipelines.inference.masks import rgb
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ Found = list[dict[str, Any]]
 
 # scores that the page knows, if the model's threshold is not lower still; the slider begins there
 LOWEST, LOWEST_OF_VIDEO = 0.05, 0.2
-SIDE = 1600  # longest side in pixels of the photo in the page
 MASK_SIDE = {"photo": 800, "video": 200}  # of a mask in the page
 MOST_IN_FRAME = 40  # objects in a frame of a video, those with the highest scores
 WORK = 60.0  # seconds that a video may take; a slow model answers fewer of its frames
@@ -56,11 +54,7 @@ COLOURS = (
 )
 OPACITY = 0.45  # of a mask
 
-# `element` is the part of the page that holds the answer; an answer is a <figure> whose data are in an attribute.
-SCRIPT = r"""
-const decoded = (text) => JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(text), sign => sign.charCodeAt(0))));
-const part = (root, name) => root.querySelector(name);
-
+BEGIN = r"""
 const picture = (found, kept, context, width, unit) => {
   const scale = width / found.width;
   const colour = (one) => found.colours[one.category_id];
@@ -184,17 +178,10 @@ const begin = (root) => {
     }
   };
 
-  const save = (content, name) => {
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(content);
-    link.download = `${found.name}${name}`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  };
   const saves = {
     coco: () => {
       const text = JSON.stringify({...found.coco, annotations: kept().sort((a, b) => a.id - b.id)}, null, 1);
-      save(new Blob([text], {type: 'application/json'}), '.json');
+      save(new Blob([text], {type: 'application/json'}), `${found.name}.json`);
     },
     yolo: () => {
       const lines = here().reverse().map(one => {
@@ -203,7 +190,7 @@ const begin = (root) => {
           height / found.height];
         return [one.category_id - 1, ...values.map(value => value.toFixed(6))].join(' ') + '\n';
       });
-      save(new Blob(lines, {type: 'text/plain'}), '.txt');
+      save(new Blob(lines, {type: 'text/plain'}), `${found.name}.txt`);
     },
     png: () => {
       const sheet = document.createElement('canvas'), [width, height] = drawn();
@@ -211,7 +198,7 @@ const begin = (root) => {
       const context = sheet.getContext('2d');
       context.drawImage(source(), 0, 0, width, height);
       picture(found, here(), context, width, Math.max(1, width / 900));
-      sheet.toBlob(content => save(content, '.png'), 'image/png');
+      sheet.toBlob(content => save(content, `${found.name}.png`), 'image/png');
     },
   };
   slider.addEventListener('input', () => { count(); draw(); });
@@ -226,23 +213,14 @@ const begin = (root) => {
   else image.addEventListener('load', draw);
   new ResizeObserver(draw).observe(part(root, '.graft-scene'));
 };
-
-const known = new WeakSet();
-const look = () => element.querySelectorAll('figure[data-found]').forEach(root => {
-  if (known.has(root)) return;
-  known.add(root);
-  begin(root);
-});
-new MutationObserver(look).observe(element, {childList: true, subtree: true});
-look();
 """
 
 
 def page(loaded: "Loaded", what: str) -> gr.Blocks:
     """The page for one model; `launch` serves it. `what` it finds is named in the line below the title."""
-    labels = classes(loaded)
+    labels = photo.classes(loaded)
 
-    def photo(file: dict[str, Any] | None) -> tuple[str, Found | None]:
+    def look(file: dict[str, Any] | None) -> tuple[str, Found | None]:
         """Boxes of the objects in a photo, as a picture and as a list with scores from LOWEST."""
         image = parts.uploaded_image(file)
         if image is None or file is None:
@@ -261,32 +239,17 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
 
     blocks: gr.Blocks
     with parts.page(loaded) as blocks:
-        parts.header(loaded, describe(what, labels, loaded.results))
+        parts.header(loaded, photo.describe(loaded, what))
         with gr.Tabs():
             with gr.Tab("Try it"):
                 with gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=280):
-                        image = gr.Image(
-                            label="Photo",
-                            sources=["upload", "clipboard", "webcam"],
-                            height=340,
-                            placeholder="Drop a photo here or tap to choose one\n"
-                            f"(JPEG, PNG, WebP, up to {visitor.MAX_MEGABYTES} MB)",
-                            elem_classes="graft-photo",
-                        )
+                        image = photo.field()
                     with gr.Column(scale=3, min_width=300):
-                        answer = gr.HTML(js_on_load=SCRIPT, elem_classes=["graft-answer", "graft-found"])
+                        answer = photo.answer(BEGIN)
                         objects = gr.JSON(visible=False)
                         parts.hint("The objects in a photo appear here.")
-                files = parts.example_files(loaded, "image")
-                if files:
-                    gr.Examples(
-                        [[name] for name in files],
-                        inputs=[image],
-                        label="Examples",
-                        examples_per_page=12,
-                        cache_examples=False,
-                    )
+                photo.examples(loaded, image)
             if video.can_be_read():
                 with gr.Tab("Video"), gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=280):
@@ -297,14 +260,14 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
                             elem_classes="graft-note",
                         )
                     with gr.Column(scale=3, min_width=300):
-                        film_answer = gr.HTML(js_on_load=SCRIPT, elem_classes=["graft-answer", "graft-found"])
+                        film_answer = photo.answer(BEGIN)
                         note = gr.Markdown(elem_classes="graft-note")
                         parts.hint("The objects in a short video appear here, with their number over time.")
             parts.card_tab(loaded)
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        image.change(photo, image, [answer, objects], api_name="predict", show_progress_on=answer, **read)
+        image.change(look, image, [answer, objects], api_name="predict", show_progress_on=answer, **read)
         if video.can_be_read():
             watching = clip.change(
                 film, clip, [film_answer, note], api_visibility="private", show_progress_on=film_answer, **read
@@ -315,21 +278,9 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
     return blocks
 
 
-def classes(loaded: "Loaded") -> list[str]:
-    """The model's classes in its own order."""
-    return list(cast("Any", loaded.task).labels)
-
-
 def threshold(loaded: "Loaded") -> float:
     """The threshold that the validation split decided, or the usual one; rounded down to a step of the slider."""
     return math.floor(100 * threshold_of(loaded.folder)) / 100
-
-
-def describe(what: str, labels: Sequence[str], results: dict[str, Any] | None) -> str:
-    """One line below the title: the classes, and the origin of the model."""
-    line = f"{what} of {len(labels):,} classes: {parts.listed(labels)}."
-    source = parts.origin(results)
-    return f"{line} {source}." if source else line
 
 
 # ---- a photo ----
@@ -337,13 +288,11 @@ def describe(what: str, labels: Sequence[str], results: dict[str, Any] | None) -
 
 def shown(image: Image.Image, found: Found, labels: Sequence[str], start: float, name: str) -> str:
     """A photo with what was found in it, as HTML. The slider begins at `start`."""
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
     about = document(labels, [(image.size, found)], [name], "photo")
-    scene = f'<img hidden alt="" src="{parts.data_uri(small, "JPEG")}"><canvas role="img"></canvas>'
+    scene = f'<img hidden alt="" src="{photo.small(image)}"><canvas role="img"></canvas>'
     saves = '<button data-save="coco">COCO JSON</button><button data-save="yolo">YOLO txt</button>'
     saves += '<button data-save="png">PNG</button>'
-    return _figure(about, scene, "", saves, start, min(LOWEST, start), stem(name))
+    return _figure(about, scene, "", saves, start, min(LOWEST, start), photo.stem(name))
 
 
 def document(
@@ -383,33 +332,23 @@ def overlay(entry: Mapping[str, Any], side: int) -> dict[str, Any] | None:
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     image = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8))
     image.thumbnail((side, side), Image.Resampling.NEAREST)
-    image.putpalette([0, 0, 0, *_rgb(colour(entry["category_id"]))])
+    image.putpalette([0, 0, 0, *rgb(colour(entry["category_id"]))])
     out = io.BytesIO()
     image.save(out, format="PNG", transparency=bytes([0, round(255 * OPACITY)]))
     source = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
     return {"source": source, "box": [left, top, right - left, bottom - top]}
 
 
-def _rgb(name: str) -> tuple[int, int, int]:
-    return int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16)
-
-
 def _figure(about: Mapping[str, Any], scene: str, below: str, saves: str, start: float, least: float, name: str) -> str:
-    """The answer as HTML, which SCRIPT fills. No text of `about` is HTML, or a template of Gradio's."""
-    data = base64.b64encode(json.dumps({**about, "name": name}).encode()).decode()
-    return (
-        f'<figure data-found="{data}"><div class="graft-scene">{scene}</div>'
+    """The answer as HTML, which BEGIN fills."""
+    inside = (
+        f'<div class="graft-scene">{scene}</div>'
         f'<label class="graft-slide">Threshold<input type="range" min="{round(100 * least)}" max="99" '
         f'value="{round(100 * max(start, least))}" aria-label="Threshold"><output></output></label>'
         f'<ul aria-label="Number of objects by class"></ul>{below}'
-        f'<div class="graft-saves"><span>Save</span>{saves}</div></figure>'
+        f'<div class="graft-saves"><span>Save</span>{saves}</div>'
     )
-
-
-def stem(name: str) -> str:
-    """A visitor's name of a file without its suffix, for files that are saved: letters, digits and -_ only."""
-    kept = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in PurePath(name).stem)
-    return kept[:60] or "answer"
+    return photo.figure({**about, "name": name}, inside)
 
 
 # ---- a video ----
@@ -417,7 +356,7 @@ def stem(name: str) -> str:
 
 def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int], Any]) -> tuple[str, str]:
     """A short video with what was found in its frames, as HTML, and a sentence about it. Raises DataError."""
-    labels, start = classes(loaded), threshold(loaded)
+    labels, start = photo.classes(loaded), threshold(loaded)
     least = min(LOWEST_OF_VIDEO, start)
     name, data = short(upload.name, 60), upload.data
     times = video.times(name, data)
@@ -440,7 +379,7 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
     at, images, found = ([values[place] for place in same] for values in (at, images, found))  # type: ignore[assignment]
     cut_short = len(wanted) > len(at)
     seconds = at[-1] + 0.04 if cut_short else max(times.seconds, at[-1] + 0.04)
-    names = [f"{stem(name)}_{round(1000 * when):06d}.png" for when in at]
+    names = [f"{photo.stem(name)}_{round(1000 * when):06d}.png" for when in at]
     about = document(labels, [(image.size, one) for image, one in zip(images, found, strict=True)], names, "video")
     clean, kind = video.written(images, at, seconds)
     boxed, _ = video.written(drawn(images, found, labels, start), at, seconds)
@@ -450,7 +389,7 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
     saves = '<button data-save="coco">COCO JSON</button><button data-save="yolo">YOLO txt of this frame</button>'
     saves += '<button data-save="png">PNG of this frame</button>'
     saves += (
-        f'<a download="{html.escape(stem(name))}_boxes.{suffix}" href="data:{kind};base64,'
+        f'<a download="{html.escape(photo.stem(name))}_boxes.{suffix}" href="data:{kind};base64,'
         f'{base64.b64encode(boxed).decode()}">Video, threshold {start:.2f}</a>'
     )
     figure = _figure(
@@ -460,7 +399,7 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
         saves,
         start,
         least,
-        stem(name),
+        photo.stem(name),
     )
     return figure, _said(len(at), len(times.all), times, cut_short)
 
@@ -515,7 +454,7 @@ def draw(image: Image.Image, objects: Found, ids: Mapping[str, int]) -> Image.Im
 
 
 def _over_time(seconds: float) -> str:
-    """The axes of the chart of counts; SCRIPT draws its lines."""
+    """The axes of the chart of counts; BEGIN draws its lines."""
     ticks: Iterator[tuple[float, str]] = iter([(0, "0 s"), (50, f"{seconds / 2:.1f} s"), (100, f"{seconds:.1f} s")])
     words = "".join(f'<span style="left: {share}%">{word}</span>' for share, word in ticks)
     return (

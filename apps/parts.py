@@ -183,6 +183,30 @@ CSS = (
   font-weight: 500; }
 .graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
 
+/* classes of pixels: what is under the pointer, and a switch for each class */
+.graft-found .graft-pointed { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem; min-height: 2.2rem;
+  margin: 0; padding: .4rem .8rem; font-size: .85rem; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.graft-found .graft-pointed b { color: var(--body-text-color); }
+.graft-found .graft-pointed i, .graft-legend i { flex: none; width: .8rem; height: .8rem; border-radius: .2rem; }
+.graft-legend { border-top: 1px solid var(--border-color-primary); padding: .6rem .8rem; font-size: .85rem; }
+.graft-legend > div { display: flex; flex-wrap: wrap; align-items: center; justify-content: space-between; gap: .5rem;
+  margin-bottom: .4rem; color: var(--body-text-color-subdued); }
+.graft-legend button { margin: 0; padding: .15rem .7rem; border-radius: .5rem; font-size: .85rem; line-height: 1.5;
+  border: 1px solid var(--border-color-primary); background: var(--button-secondary-background-fill);
+  color: var(--button-secondary-text-color) !important; cursor: pointer; font-weight: 500; }
+.graft-found .graft-legend ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr));
+  gap: 0 1rem; max-height: 19rem; overflow-y: auto; padding: 0; }
+.graft-found .graft-legend li { display: block; padding: 0; border: none; border-radius: .3rem; }
+.graft-legend li::after { content: ""; display: block; height: 2px; margin-left: 2.9rem;
+  width: calc((100% - 2.9rem) * var(--share)); background: var(--colour); }
+.graft-legend label { display: flex; align-items: center; gap: .5rem; padding: .25rem .1rem; cursor: pointer;
+  color: var(--body-text-color); }
+.graft-legend label:hover { background: var(--background-fill-secondary); }
+.graft-legend span { overflow-wrap: anywhere; }
+.graft-legend label span { flex: 1; min-width: 0; }
+.graft-found .graft-legend input { flex: none; width: 1.1rem; height: 1.1rem; margin: 0; }
+.graft-legend label:has(input:not(:checked)) i { opacity: .25; }
+
 /* waveform and spectrogram: the picture stretches, its words keep their size */
 .graft-plot { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .5rem; margin: .6rem 0 0;
   font-size: .75rem; color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
@@ -424,8 +448,10 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
 # ---- uploads ----
 
 
-def uploaded_image(value: Any) -> Any:
+def uploaded_image(value: Any, page: int = 0) -> Any:
     """Read what gr.Image sends with `preprocess=False` as PIL, with the reader of training; None for no image.
+
+    `page` is that of a TIFF, from 0.
 
     Gradio's own `preprocess` shows a traceback for a broken file, and supports other modes.
     """
@@ -433,7 +459,7 @@ def uploaded_image(value: Any) -> Any:
         file = visitor.read(value)
         if file is None:
             return None
-        image = read_image({"path": file.name, "bytes": file.data}, visitor.MAX_PIXELS, visitor.IMAGES)
+        image = read_image({"path": file.name, "bytes": file.data, "page": page}, visitor.MAX_PIXELS, visitor.IMAGES)
         return image if image.width * image.height <= visitor.WHOLE_PIXELS else image.reduce(2)
 
 

@@ -452,7 +452,10 @@ def predict(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Write the answers to a .csv or .jsonl file; boxes also to COCO's .json."
+            "--out",
+            metavar="FILE",
+            help="Write the answers to a .csv or .jsonl file; boxes and masks also to COCO's .json, masks also to a "
+            "folder of PNG files.",
         ),
     ] = None,
     batch_size: BatchSize = None,

@@ -1,8 +1,8 @@
 """Answers of a model as lines, as rows of a table, and as a file (`graft predict --out`).
 
-An answer has one of these forms, which the tasks' `infer` return: classes with scores, objects with boxes, a number
-({"value"}), an answer from a passage, a transcript ({"text"}), tokens for masks, a text, or a file that was made with
-its settings.
+An answer has one of these forms, which the tasks' `infer` return: classes with scores, objects with boxes, segments
+of an image with their share of its pixels, a number ({"value"}), an answer from a passage, a transcript ({"text"}),
+tokens for masks, a text, or a file that was made with its settings.
 """
 
 import contextlib
@@ -33,10 +33,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a cell tha
 def labels(output: Any, several: bool) -> list[str]:
     """The labels that an answer decides for: the best one, or, if a row may have several, all that are likely.
 
-    For objects with boxes the class of each. Empty if the answer has no classes.
+    For objects with boxes the class of each, for segments of an image each class once. Empty if the answer has no
+    classes.
     """
     if _is_objects(output):
         return [one["label"] for one in output]
+    if _is_segments(output):
+        return list(dict.fromkeys(one["label"] for one in output))
     if not _is_ranking(output):
         return []
     return [one["label"] for one in output if one["score"] >= LIKELY] if several else [output[0]["label"]]
@@ -51,6 +54,11 @@ def _is_objects(output: Any) -> bool:
     return isinstance(output, list) and (not output or (isinstance(output[0], dict) and "box" in output[0]))
 
 
+def _is_segments(output: Any) -> bool:
+    """Whether an answer is a list of the segments that an image consists of."""
+    return isinstance(output, list) and bool(output) and isinstance(output[0], dict) and "share" in output[0]
+
+
 # ---- on the screen ----
 
 
@@ -62,6 +70,8 @@ def line(name: str, columns: Mapping[str, Any], output: Any) -> str:
 def _line(name: str, columns: Mapping[str, Any], output: Any) -> str:
     if _is_objects(output):
         return f"{name}: {', '.join(map(_object, output)) or '(nothing found)'}"
+    if _is_segments(output):
+        return "\n".join([f"{name}:", *map(_segment, output)])
     if _is_ranking(output):
         return f"{name}: {', '.join('{label} {score:.3f}'.format_map(one) for one in output)}"
     if isinstance(output, list):
@@ -86,6 +96,11 @@ def _object(one: Mapping[str, Any]) -> str:
     return f"{one['label']} {one['score']:.3f} ({corners})"
 
 
+def _segment(one: Mapping[str, Any]) -> str:
+    """A segment of an image with its share of the pixels."""
+    return f"  {100 * one['share']:5.1f} %  {short(one['label'], 60)}  (score {one['score']:.3f})"
+
+
 def totals(counts: Mapping[str, int]) -> str:
     """{"dog": 19, "cat": 31} -> cat 31, dog 19."""
     return printable(", ".join(f"{label} {count:,}" for label, count in Counter(counts).most_common()), keep="\n\t")
@@ -101,6 +116,10 @@ def row(name: str, columns: Mapping[str, Any], output: Any, several: bool) -> di
         width, height = upright_size(columns["image"])
         found = {"count": len(output), "labels": labels(output, True), "objects": output}
         return {**start, "width": width, "height": height, **found}
+    if _is_segments(output):
+        height, width = output[0]["mask"]["size"]
+        columns_of = {f"{key}s": [one[key] for one in output] for key in ("label", "share", "score")}
+        return {**start, "width": width, "height": height, "count": len(output), **columns_of, "segments": output}
     if _is_ranking(output):
         scores = {one["label"]: one["score"] for one in output}
         if several:
@@ -278,13 +297,24 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def check_file(path: Path, boxes: bool = True) -> None:
-    """Raise DataError if answers cannot be written to a file of this name. `boxes`: the answers may have boxes."""
-    if path.suffix.lower() not in (*FORMATS, *([COCO] if boxes else [])):
-        also = f" ({COCO} is COCO's format, for models that find boxes)" if path.suffix.lower() == COCO else ""
-        raise DataError(f"--out {path}: give a file that ends in {' or '.join(FORMATS)}{also}")
+def check_file(path: Path, boxes: bool = True, folder: bool = False) -> None:
+    """Raise DataError if answers cannot be written to a file of this name. `boxes`: the answers have boxes or masks.
+
+    `folder`: they may also be written to a folder of masks.
+    """
+    if folder and is_folder(path):
+        return
     if path.is_dir():
         raise DataError(f"--out {path}: this is a folder: give the name of a file")
+    if path.suffix.lower() not in (*FORMATS, *([COCO] if boxes else [])):
+        also = f" ({COCO} is COCO's format, for models that find boxes)" if path.suffix.lower() == COCO else ""
+        also = ", or a folder for masks: a name without a dot" if folder else also
+        raise DataError(f"--out {path}: give a file that ends in {' or '.join(FORMATS)}{also}")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether `--out` names a folder: one that is there, or a name without a suffix."""
+    return path.is_dir() or (not path.suffix and not path.is_file())
 
 
 @contextlib.contextmanager

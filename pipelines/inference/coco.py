@@ -1,7 +1,7 @@
 """Boxes and masks that a model found, in COCO's JSON format, and COCO's run lengths.
 
 A found object is what `infer` of the tasks gives: {"label", "score", "box": {"xmin", "ymin", "xmax", "ymax"}}, and with
-a mask "mask": {"size": [height, width], "counts": text}.
+a mask "mask": {"size": [height, width], "counts": text}. A segment of an image has a mask and no box.
 """
 
 import json
@@ -25,15 +25,18 @@ def categories(labels: Sequence[str]) -> list[dict[str, Any]]:
 
 def annotation(number: int, image: int, category: int, found: Found) -> dict[str, Any]:
     """One found object as an entry of COCO's `annotations`, with its score. `number` is its id."""
-    box = found["box"]
-    width, height = box["xmax"] - box["xmin"], box["ymax"] - box["ymin"]
     mask = found.get("mask")
-    area = sum(runs(mask["counts"])[1::2]) if mask else width * height
+    if "box" in found:
+        box = found["box"]
+        sides = (box["xmin"], box["ymin"], box["xmax"] - box["xmin"], box["ymax"] - box["ymin"])
+    else:
+        sides = around(found["mask"])
+    area = sum(runs(mask["counts"])[1::2]) if mask else sides[2] * sides[3]
     return {
         "id": number,
         "image_id": image,
         "category_id": category,
-        "bbox": [round(value, 2) for value in (box["xmin"], box["ymin"], width, height)],
+        "bbox": [round(value, 2) for value in sides],
         "area": round(area, 2),
         "iscrowd": 0,
         "score": found["score"],
@@ -45,7 +48,7 @@ def annotation(number: int, image: int, category: int, found: Found) -> dict[str
 
 
 def write(lines: Path, target: Path, labels: Sequence[str]) -> None:
-    """Write the answers in `lines` (one JSON object a line: input, width, height, objects) as one COCO file.
+    """Write the answers in `lines` (one JSON object a line: input, width, height, objects or segments) as a COCO file.
 
     The file appears complete or not at all, and the answers are never in memory together. An image's id is its place
     among the answers, from 1. Raises OSError.
@@ -83,7 +86,7 @@ def _annotations(lines: Path, labels: Sequence[str]) -> Iterator[dict[str, Any]]
     ids = {label: number for number, label in enumerate(labels, 1)}
     number = 0
     for image, record in _records(lines):
-        for found in record["objects"]:
+        for found in record["segments"] if "segments" in record else record["objects"]:
             number += 1
             yield annotation(number, image, ids[found["label"]], found)
 
@@ -96,24 +99,59 @@ def runs(counts: str) -> list[int]:
 
     Raises DataError for a text that is no such list.
     """
-    found: list[int] = []
-    value = shift = 0
-    for sign in counts:
-        bits = ord(sign) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise DataError("a mask whose run lengths cannot be read")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:  # more bits of this number follow
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        # from the fourth on, only the difference to the one before the last is written
-        found.append(value + found[-2] if len(found) > 2 else value)
-        value = shift = 0
-    if shift or any(length < 0 for length in found):
-        raise DataError("a mask whose run lengths cannot be read")
-    return found
+    lengths: list[int] = _lengths(counts).tolist()
+    return lengths
+
+
+def _lengths(counts: str) -> "np.ndarray":
+    """The same as int64. A noisy map has millions of runs, so no loop goes over them."""
+    import numpy as np
+
+    wrong = DataError("a mask whose run lengths cannot be read")
+    try:
+        signs = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        raise wrong from None
+    if not len(signs):
+        return signs
+    last = signs & 32 == 0  # of the signs of a number: no more bits follow
+    if signs.min() < 0 or signs.max() > 63 or not last[-1]:
+        raise wrong
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > MOST_SIGNS - 1:
+        raise wrong
+    place = np.arange(len(signs)) - np.repeat(starts, ends - starts + 1)
+    values: np.ndarray = np.add.reduceat((signs & 31) << (5 * place), starts)
+    values -= np.where(signs[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    # from the fourth on, only the difference to the one before the last is written
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    if values.min() < 0:
+        raise wrong
+    return values
+
+
+MOST_SIGNS = 7  # of a number: 35 bits
+
+
+def around(mask: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """The box of a mask: left, top, width and height in pixels; zeros for an empty mask."""
+    import numpy as np
+
+    height = mask["size"][0]
+    edges = np.cumsum(_lengths(mask["counts"]))
+    ends = edges[1::2]
+    starts = edges[::2][: len(ends)]
+    starts, ends = starts[ends > starts], ends[ends > starts] - 1
+    if not len(starts):
+        return 0, 0, 0, 0
+    left, right = int(starts[0] // height), int(ends[-1] // height)
+    if (starts // height != ends // height).any():  # a run that goes on in the next column
+        top, bottom = 0, height - 1
+    else:
+        top, bottom = int((starts % height).min()), int((ends % height).max())
+    return left, top, right - left + 1, bottom - top + 1
 
 
 def pixels(mask: Mapping[str, Any]) -> "np.ndarray":
@@ -121,9 +159,9 @@ def pixels(mask: Mapping[str, Any]) -> "np.ndarray":
     import numpy as np
 
     height, width = mask["size"]
-    lengths = runs(mask["counts"])
-    if sum(lengths) != height * width:
-        raise DataError(f"a mask of {sum(lengths):,} pixels in an image of {width} x {height}")
+    lengths = _lengths(mask["counts"])
+    if lengths.sum() != height * width:
+        raise DataError(f"a mask of {lengths.sum():,} pixels in an image of {width} x {height}")
     inside = np.arange(len(lengths)) % 2 == 1
     filled: np.ndarray = np.repeat(inside, lengths).reshape(width, height).T
     return filled

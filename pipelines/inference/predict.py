@@ -25,8 +25,10 @@ from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.generation import requests
 from pipelines.inference import batches, downloads
-from pipelines.inference.answers import AnswerFile, answer_file, check_file, labels, row
+from pipelines.inference.answers import AnswerFile, answer_file, check_file, is_folder, labels, row
 from pipelines.inference.loading import Loaded, Located, check_device, data_columns, input_columns, locate
+from pipelines.inference.masks import LINES as MASK_LINES
+from pipelines.inference.masks import MaskFolder, check_empty
 from pipelines.reporting.results import run_name
 from pipelines.utils import library_logging
 from pipelines.utils.files import did_you_mean
@@ -505,9 +507,9 @@ def predict(
 
     `inputs` are those of `graft predict`: files, folders, tables, URLs of images and recordings, text, column=value.
     `batch_size` is the most inputs that are answered at a time; by default as many as are fast on the device. With
-    `out` (.csv, .jsonl; for boxes also .json of COCO's format) the answers are also written to this file as they come.
-    If an earlier call did not finish, its answers stay in the file, and the answers to the other inputs are returned.
-    Raises GraftErrors.
+    `out` (.csv, .jsonl; for boxes and masks also .json of COCO's format) the answers are also written to this file as
+    they come; masks also to a folder. If an earlier call did not finish, its answers stay in the file, and the answers
+    to the other inputs are returned. Raises GraftErrors.
     """
     found = answers(source, inputs, out=out, device=device, batch_size=batch_size)
     return [{"input": one.name, "output": one.output} for one in found]
@@ -538,17 +540,23 @@ def answers(
         raise DataError(f"--batch-size {batch_size}: give a number from 1")
     check_device(device)
     if out is not None:
-        check_file(Path(out))
+        check_file(Path(out).expanduser(), folder=True)
     refused: list[DataError] = []  # inputs that the user named
     with tempfile.TemporaryDirectory(prefix="graft-") as folder, contextlib.ExitStack() as stack:
         located = locate(source)
         located.columns = _input_names(located, named)
         if out is not None:
-            check_file(Path(out), boxes="boxes" in located.task.data.kinds.values())
+            # the tag of all tasks whose answers hold masks
+            masks = located.task.hub.pipeline_tag == "image-segmentation"
+            boxes = "boxes" in located.task.data.kinds.values()
+            check_file(Path(out).expanduser(), boxes=masks or boxes, folder=masks)
         wanted = read_inputs(located, names, Path(folder))
-        file = None
+        file, folder_of_masks = None, None
         if out is not None:
             path = Path(out).expanduser()
+            if is_folder(path):
+                folder_of_masks, path = path, path / MASK_LINES
+                check_empty(folder_of_masks)
             file = stack.enter_context(answer_file(path, _about(located, given, wanted)))
             if file.count:
                 progress.say(f"{path}: {file.count:,} of {len(wanted):,} answers are here already: going on")
@@ -560,6 +568,9 @@ def answers(
         spec = loaded.task.data
         if file is not None:
             file.labels = list(spec.labels)
+        written_masks = None
+        if folder_of_masks is not None:
+            written_masks = MaskFolder(folder_of_masks, spec.labels, objects="boxes" in spec.kinds.values())
         every = {"top_k": len(spec.labels)} if file is not None and spec.has_classes and spec.labels else {}
         count, last = 0, None
         entries = (entry for entry in wanted if not _passed(file, entry, item))
@@ -577,7 +588,11 @@ def answers(
                 output = json.loads(json.dumps(output))
                 several = spec.label_kind == "classes"
                 if file is not None:
-                    file.write(row(entry.name, columns, output, several))
+                    record = row(entry.name, columns, output, several)
+                    record = written_masks.record(entry.name, columns, record) if written_masks else record
+                    file.write(record)
+                    if written_masks:
+                        written_masks.keep(record)
                 made = loaded.task.generation
                 written = Path(output[made.one]).absolute() if made else None
                 shown = output[:SHOWN] if every else output

@@ -164,11 +164,24 @@ def _mask_of(name: str, image: Any, kind: str) -> Mask:
     return Mask(values, table, kind)
 
 
-def pages_of(value: Any) -> int:
-    """The number of pages of a TIFF file; 1 for any other file. Raises DataError naming the file."""
+def pages_of(value: Any, most: int | None = None) -> int:
+    """The number of pages of a TIFF file; 1 for any other file. Raises DataError naming the file.
+
+    With `most`, no more are counted: a file can hold a million tiny pages.
+    """
     if begins(value)[0][:4] not in _TIFF:
         return 1
-    found: int = _reading(_name(value), value, lambda image: getattr(image, "n_frames", 1), None)
+
+    def count(image: Any) -> int:
+        if most is not None:
+            try:
+                image.seek(most)
+                return most
+            except EOFError:  # there are fewer
+                pass
+        return int(getattr(image, "n_frames", 1))
+
+    found: int = _reading(_name(value), value, count, None)
     return found
 
 
@@ -348,11 +361,14 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
         image.close()
         raise DataError(f"{name}: PostScript is not read: save it as PNG or JPEG")
     if page:
-        pages = getattr(image, "n_frames", 1)
-        if not 0 <= page < pages:
+        try:
+            if page < 0:
+                raise EOFError
+            image.seek(page)
+        except EOFError:
+            pages = getattr(image, "n_frames", 1)
             image.close()
-            raise DataError(f"{name}: no page {page + 1}: the file has {pages}")
-        image.seek(page)
+            raise DataError(f"{name}: no page {page + 1}: the file has {pages}") from None
     return image
 
 

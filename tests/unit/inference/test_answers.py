@@ -285,6 +285,45 @@ def test_the_lines_of_a_coco_file_follow_no_link(tmp_path: Path) -> None:
     assert theirs.read_text() == "theirs"
 
 
+SEGMENTS = [
+    {"label": "road", "score": 0.93, "share": 0.62518, "mask": {"size": [20, 30], "counts": "x"}},
+    {"label": "car \x1b[2J\nred", "score": 0.8, "share": 0.37, "mask": {"size": [20, 30], "counts": "x"}},
+    {"label": "road", "score": 0.5, "share": 0.00482, "mask": {"size": [20, 30], "counts": "x"}},
+]
+
+
+def test_segments_have_a_line_each() -> None:
+    assert line("a.jpg", {}, SEGMENTS).splitlines() == [
+        "a.jpg:",
+        "   62.5 %  road  (score 0.930)",
+        "   37.0 %  car \N{REPLACEMENT CHARACTER}[2J red  (score 0.800)",
+        "    0.5 %  road  (score 0.500)",
+    ]
+    assert labels(SEGMENTS, False) == ["road", "car \x1b[2J\nred"]
+
+
+def test_segments_in_a_file(tmp_path: Path) -> None:
+    record = row("a.jpg", {}, SEGMENTS, False)
+    assert record["segments"] == SEGMENTS
+    with answer_file(tmp_path / "a.csv", ABOUT) as file:
+        file.write({**record, "labels": ["road", "car", "road"]})
+    assert (tmp_path / "a.csv").read_text().splitlines() == [
+        "input,width,height,count,labels,shares,scores",
+        "a.jpg,30,20,3,road | car | road,0.62518 | 0.37 | 0.00482,0.93 | 0.8 | 0.5",
+    ]
+
+
+def test_a_folder_is_for_masks(tmp_path: Path) -> None:
+    check_file(tmp_path, folder=True)
+    check_file(tmp_path / "new", folder=True)
+    with pytest.raises(DataError, match="this is a folder: give the name of a file"):
+        check_file(tmp_path)
+    with pytest.raises(DataError, match=r"new: give a file that ends in \.csv or \.jsonl$"):
+        check_file(tmp_path / "new")
+    with pytest.raises(DataError, match=r"or a folder for masks: a name without a dot"):
+        check_file(tmp_path / "new.png", folder=True)
+
+
 def test_coco_is_for_boxes() -> None:
     check_file(Path("a.json"))
     with pytest.raises(

@@ -24,6 +24,28 @@ def test_masks_equal_those_of_pycocotools(density: float) -> None:
         assert sum(coco.runs(written["counts"])[1::2]) == mask.sum()
 
 
+def test_boxes_around_masks_equal_those_of_pycocotools() -> None:
+    from pycocotools import mask as coco_mask
+
+    rng = np.random.default_rng(1)
+    for number in range(200):
+        mask = np.zeros((rng.integers(1, 30), rng.integers(1, 30)), bool)
+        top, left = rng.integers(mask.shape[0]), rng.integers(mask.shape[1])
+        if number:
+            mask[top : top + rng.integers(1, 30), left : left + rng.integers(1, 30)] = True
+        if number % 3 == 0:
+            mask &= rng.random(mask.shape) < 0.3
+        written = run_lengths(mask)
+        assert list(coco.around(written)) == coco_mask.toBbox(written).tolist()
+
+
+def test_a_segment_without_a_box_gets_that_of_its_mask() -> None:
+    mask = np.zeros((50, 60), bool)
+    mask[20:30, 10:25] = True
+    entry = coco.annotation(4, 2, 1, {"label": "sky", "score": 0.5, "share": 0.05, "mask": run_lengths(mask)})
+    assert (entry["bbox"], entry["area"]) == ([10, 20, 15, 10], 150)
+
+
 @pytest.mark.parametrize("counts", ["é", " ", "0oooooooooooooo", "o", "0@"])
 def test_run_lengths_that_are_none(counts: str) -> None:
     with pytest.raises(DataError, match="run lengths cannot be read"):

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
 
 from pipelines.errors import DataError
 from pipelines.inference.predict import answers, predict
@@ -60,7 +63,36 @@ def test_it_goes_on_after_it_was_stopped(model: Path, photos: Path, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "whole.json"]
 
 
+def test_a_folder_of_masks(model: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    found = predict(model, photos, out=folder)
+    lines = [json.loads(line) for line in (folder / "masks.jsonl").read_text().splitlines()]
+    assert [line["mask"] for line in lines] == [f"{place}.png" for place in range(4)]
+    for line, answer in zip(lines, found, strict=True):
+        values = np.asarray(Image.open(folder / line["mask"]))
+        assert values.shape == (line["height"], line["width"])
+        on_top = coco_mask.decode(answer["output"][0]["mask"])
+        assert np.array_equal(values == 1, on_top == 1), "the best object is on top"
+        assert line["objects"][0]["label"] == answer["output"][0]["label"]
+    with pytest.raises(DataError, match="this folder is not empty"):
+        predict(model, photos, out=folder)
+
+
+def test_a_folder_of_masks_goes_on_after_it_was_stopped(model: Path, photos: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "found"
+    predict(model, photos, out=whole)
+    stopped = answers(model, photos, out=out, batch_size=1)
+    next(stopped)
+    stopped.close()
+    assert len(predict(model, photos, out=out)) == 3
+    assert {path.name: path.read_bytes() for path in whole.iterdir()} == {
+        path.name: path.read_bytes() for path in out.iterdir()
+    }
+
+
 def test_other_tasks_have_no_boxes(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\.json is COCO's format, for models that find boxes"):
         predict(tiny.vit(tmp_path / "vit"), photos, out=tmp_path / "found.json")
+    with pytest.raises(DataError, match=r"found: give a file that ends in \.csv or \.jsonl$"):
+        predict(tmp_path / "vit", photos, out=tmp_path / "found")
     assert not list(tmp_path.glob("found*"))
