@@ -214,10 +214,9 @@ def _at_once(
 def _lovasz(p: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
     """The Lovasz loss of one class, and its gradient by the class's probabilities p [pixels]."""
     errors = torch.where(there, 1 - p, p)
-    if p.device.type == "cpu":  # numpy sorts 250,000 numbers in 3 ms, torch in 20 ms
-        order = torch.from_numpy(np.argsort(-errors.numpy()))
-    else:
-        order = errors.argsort(descending=True)
+    # numpy sorts 250,000 numbers in 3 ms, torch in 20 ms
+    on_cpu = p.device.type == "cpu"
+    order = torch.from_numpy(np.argsort(-errors.numpy())) if on_cpu else errors.argsort(descending=True)
     positive = there[order].to(p.dtype)
     total, covered = positive.sum(), positive.cumsum(0)
     others = torch.arange(1, len(p) + 1, dtype=p.dtype, device=p.device) - covered

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipelines.errors import ModelError
 from pipelines.models import layers, segmentation
 from pipelines.models.source import Weights
 from tests.support.tiny_segmenters import KINDS, LABELS, LRASPP, UNET, made_up, parts, tiny
@@ -168,7 +169,7 @@ def test_encoder_weights_of_timm(encoder: str, tmp_path: Path) -> None:
     family.save(model, tmp_path / "saved")
     _, other = segmentation.load(tmp_path / "saved")
     assert (list(other.mean), list(other.spread)) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    with pytest.raises(ModelError, match="encoder_weights: .* is not of this backbone"):
+    with pytest.raises(ModelError, match=r"encoder_weights: .* is not of this backbone"):
         segmentation.build(Weights(None, {**config, "encoder": "resnet18"}, True), LABELS)
 
 
