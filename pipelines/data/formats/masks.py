@@ -77,18 +77,21 @@ class _File(NamedTuple):
 
 def detect(path: Path) -> bool:
     """Whether most masks have an image, and the first of them look like masks."""
-    return has_masks(path)
+    masks = _paired(path)
+    return bool(masks) and all(_is_mask(masks[place]) for place in sorted({0, len(masks) // 2, len(masks) - 1}))
 
 
 def has_masks(path: Path) -> bool:
-    """The same as `detect`."""
+    """Whether most masks have an image. A task that needs masks says what is wrong with them."""
+    return bool(_paired(path))
+
+
+def _paired(path: Path) -> list[str]:
+    """The masks of a folder that have an image; empty if most have none."""
     if not path.is_dir():
-        return False
+        return []
     found, left = _pairs(islice(_files(path), _MOST))
-    if not found or len(found) < len(left):
-        return False
-    masks = list(found.values())
-    return all(_is_mask(masks[place]) for place in sorted({0, len(masks) // 2, len(masks) - 1}))
+    return list(found.values()) if len(found) >= len(left) else []
 
 
 def columns(path: Path) -> dict[str, str]:
