@@ -1,8 +1,8 @@
 """Masks of images: what their pixels mean, if no file says it, and whether a task can learn from them.
 
 Up to ALL masks are looked at when data are loaded, and the result is kept. So a mask that cannot be used is skipped
-before the training, and splits are stratified by the classes of their images. Of larger data SOME masks of each split
-are looked at.
+before the training, and splits are cut so that train keeps every class. Of larger data SOME masks of each split are
+looked at.
 """
 
 import json
@@ -106,8 +106,8 @@ def _files(rows: "Dataset") -> list[int]:
     if "mask" not in rows.column_names:
         return []
     shapes = values(rows, "shapes") if "shapes" in rows.column_names else [None] * len(rows)
-    legends = _given(rows)
-    return [n for n in range(len(rows)) if shapes[n] is None and not (legends[n] and '"segments"' in legends[n][:4096])]
+    segments = [bool(text) and '"segments"' in str(text)[:4096] for text in _given(rows)]
+    return [n for n in range(len(rows)) if shapes[n] is None and not segments[n]]
 
 
 def _finish(
@@ -198,7 +198,7 @@ def _key(rows: "Dataset", places: Sequence[int]) -> list[Any] | None:
     if not bare or None in listed:
         return None
     pages = [(one or {}).get("page") for one in files["mask"]]
-    known = stored.files_key([Path(path) for path in dict.fromkeys(listed)])
+    known = stored.files_key([Path(str(path)) for path in dict.fromkeys(listed)])
     return None if known is None else ["masks", known, listed, pages]
 
 

@@ -223,13 +223,13 @@ def _is_mask(path: str) -> bool:
         return True  # reading it will report why
     plain = label_maps.grey(mask)
     counts = np.unique(label_maps.colour_numbers(mask) if plain is None else plain, return_counts=True)[1]
-    return len(counts) <= 256 if plain is not None and plain.dtype != np.uint8 else _few(counts)
+    return _few(counts) or bool(plain is not None and plain.dtype != np.uint8 and len(counts) <= 256)
 
 
 def _few(counts: Any) -> bool:
     """Whether 32 values have 95 % of the pixels, or 4 values 80 % (smoothed edges)."""
-    counts = sorted(map(int, counts), reverse=True)
-    return sum(counts[:32]) >= 0.95 * sum(counts) or sum(counts[:4]) >= 0.8 * sum(counts)
+    most: list[int] = sorted(counts.tolist(), reverse=True)
+    return sum(most[:32]) >= 0.95 * sum(most) or sum(most[:4]) >= 0.8 * sum(most)
 
 
 # ---- lists of pairs ----
