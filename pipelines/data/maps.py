@@ -180,7 +180,7 @@ def _looked_at(rows: "Dataset", places: Sequence[int], name: str) -> dict[int, d
         with preparing(f"looking at masks of {name}", len(places)) as report:
             for start in range(0, len(places), _AT_ONCE):
                 some = [needed[place] for place in places[start : start + _AT_ONCE]]
-                for one in each(_look, some, cores()):
+                for one in each(look_at, some, cores()):
                     found.append({"wrong": str(one)} if isinstance(one, DataError) else one)
                 report(len(some))
         return found
@@ -202,7 +202,7 @@ def _key(rows: "Dataset", places: Sequence[int]) -> list[Any] | None:
     return None if known is None else ["masks", known, listed, pages]
 
 
-def _look(row: Mapping[str, Any]) -> dict[str, Any]:
+def look_at(row: Mapping[str, Any]) -> dict[str, Any]:
     """The values and colours of a mask with the number of their pixels. Raises DataError."""
     import numpy as np
 

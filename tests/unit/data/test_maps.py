@@ -78,9 +78,9 @@ def test_masks_are_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cache, "SETTLED", -1)  # files that were written just now count as old ones
     folder = tiny_masks.shapes(tmp_path / "data", 70, 16, splits=False)
     first = load(folder).train["classes"][:]
-    look = maps._look
+    look = maps.look_at
     looked: list[Any] = []
-    monkeypatch.setattr(maps, "_look", lambda row: (looked.append(row), look(row))[1])
+    monkeypatch.setattr(maps, "look_at", lambda row: (looked.append(row), look(row))[1])
     assert load(folder).train["classes"][:] == first
     assert not looked
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(folder / "masks" / "000.png")
