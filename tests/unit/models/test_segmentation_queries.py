@@ -163,9 +163,7 @@ def test_what_the_family_says_of_itself(folders):
 
 def test_another_loss_and_weights_are_refused(folders):
     source = Weights(folders["eomt"], None, False)
-    with pytest.raises(
-        ModelError, match=r"options\.loss: models that find masks with queries have a loss of"
-    ):
+    with pytest.raises(ModelError, match=r"options\.loss: models that find masks with queries have a loss of"):
         segmentation_queries.build(source, LABELS, "dice")
     with pytest.raises(ModelError, match=r"options\.class_weights"):
         segmentation_queries.build(source, LABELS, weights={"sky": 2.0})
