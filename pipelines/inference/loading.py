@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
+DENSE = ("deeplabv3", "fcn_", "lraspp")  # models of torchvision that give every pixel its class begin so
+
+
 @dataclass
 class Located:
     """A finished model whose files are found, and whose weights are not loaded. It is found without torch.
@@ -143,8 +146,13 @@ def _task_of(folder: Path, source: str) -> str:
     if len(tagged) == 1:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
+    if "_model_class" in config:  # of segmentation-models-pytorch
+        return "image-segmentation"
     if config.get("model_type") in LIBRARIES:  # its `architecture` is not one of timm
-        return "instance-segmentation" if str(config.get("architecture")).startswith("maskrcnn") else "object-detection"
+        kind = str(config.get("architecture"))
+        if kind.startswith(DENSE):
+            return "image-segmentation"
+        return "instance-segmentation" if kind.startswith("maskrcnn") else "object-detection"
     index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(
         index.get("_class_name") or config.get("architecture", "")

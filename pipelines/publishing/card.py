@@ -179,6 +179,8 @@ def card_data(
 
 def _library(task: type[Task], config: Mapping[str, Any]) -> str:
     """The hub's library_name of a model with this config.json."""
+    if "_model_class" in config:
+        return "segmentation-models-pytorch"
     kind = config.get("model_type")
     return str(kind) if kind in LIBRARIES else task.hub.library_name
 
