@@ -211,8 +211,8 @@ class Task(ABC):
         """The part of the step's loss that this batch gives in a phase: sums divided by the counts of the complete
         step.
 
-        It calls `model(...)` once. `step` counts from 0 over the training, for schedules and for work in every k-th
-        step.
+        It calls `model(...)` once. `step` counts from 0 over the training, for work in every k-th step. In training,
+        the batch also holds `progress`, which rises from 0 to 1 over the training, for schedules.
         """
 
     # ---- after training ----

@@ -6,13 +6,13 @@ Every format is a module in `formats/`, found by its name. It reads rows with an
 import contextlib
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data import objects
+from pipelines.data import maps, objects
 from pipelines.data.columns import values
 from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("graft")
 
 BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
+# formats of images with masks, or with shapes that are drawn to masks; those that have nothing else come first
+ONLY_MASKS = ("cityscapes", "ade20k", "oxford_pets", "run_lengths", "masks")
+MASKS = ("cityscapes", "ade20k", "oxford_pets", "voc", "run_lengths", "masks", "coco", "labelme", "yolo_txt")
 
 
 def format_names() -> list[str]:
@@ -53,10 +56,11 @@ def format_names() -> list[str]:
     return sorted(e.name[:-3] for e in folder.iterdir() if e.name.endswith(".py") and not e.name.startswith("_"))
 
 
-def format_module(section: DataSection) -> Any:
+def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     """The module that reads this data: the named format, else the first that recognises the files.
 
-    It is the hub's if there is no such file or folder. Raises DataError.
+    `columns` are those that the task needs: a folder may hold both boxes and masks. It is the hub's if there is no such
+    file or folder. Raises DataError.
     """
     why = problem(section.id)
     if why:
@@ -75,11 +79,13 @@ def format_module(section: DataSection) -> Any:
         if places.looks_local(section.id):
             raise DataError(f"data.id: no such file or folder: {section.id}{did_you_mean(section.id)}")
         return importlib.import_module("pipelines.data.formats.hub")
-    # photos with boxes are also folders of photos, or tables: what says more about them is asked first
-    for name in sorted(names, key=lambda name: name not in BOXES):
+    # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
+    masks = "mask" in columns
+    first = MASKS if masks else (*BOXES, *ONLY_MASKS)
+    for name in (*first, *(name for name in names if name not in first)):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
-            if module.detect(path):
+            if module.has_masks(path) if masks and name in MASKS else module.detect(path):
                 return module
         except OSError as error:
             raise DataError(
@@ -128,8 +134,11 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     unknown = sorted(set(section.columns) - set(needs.kinds) - set(chat.COLUMNS if talks else ()))
     if unknown:
         raise DataError(f"data.columns: this task has no column {unknown[0]!r} (it has: {', '.join(needs.kinds)})")
-    kind = format_module(section)
+    kind = format_module(section, needs.columns)
     boxes = "boxes" in needs.columns.values()
+    masks = "mask" in needs.columns
+    if section.mask_classes is not None and not masks:
+        raise DataError("data.mask_classes says what the values of masks mean, and this task has none: leave it out")
     if boxes:
         objects.check_layout(kind, section)
     for key in ("config", "revision"):
@@ -147,6 +156,8 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
     else:
         source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
     _resolve_labels(source, needs, section)
+    if masks:
+        maps.resolve(source, section)
     clean = _conversations(needs, section.group) if talks else needs.clean
     if clean is not None:
         before = objects.count(source) if boxes else 0
@@ -250,6 +261,9 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     if "boxes" in needs.columns.values():
         labels = source.labels
         objects.check_classes(splits["train"], labels or [], section.id)
+    if "mask" in needs.columns:
+        labels = source.labels
+        maps.check_classes(splits["train"], labels or [], section.id)
     warn_alike(labels or [], section.id)
     unused = sorted(set(source.splits) - set(name_splits(section, list(source.splits)).values()))
     others = {f"rows of the split {name!r}": len(source.splits[name]) for name in unused}

@@ -20,7 +20,7 @@ from pipelines.config.yaml_io import read_file
 from pipelines.data import compressed, unsupported
 from pipelines.data.files import all_files
 from pipelines.data.formats import audiofolder, imagefolder, table
-from pipelines.data.loading import BOXES, format_module
+from pipelines.data.loading import BOXES, ONLY_MASKS, format_module
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.text import chat
 from pipelines.errors import DataError, RecipeError
@@ -141,13 +141,21 @@ def _refuse_others(path: Path, given: str, verb: str) -> None:
         raise RecipeError(f"{given} is a model folder, not data: graft {verb} DATA --model {given}")
     if path.is_dir() and next(all_files(path), None) is None:
         raise RecipeError(f"{given} is an empty folder: give the folder or the file with your data")
-    other = (
-        None
-        if any(import_module(f"pipelines.data.formats.{name}").detect(path) for name in BOXES)
-        else unsupported.seen(path)
-    )
+    other = None if _is_of(path, BOXES) else unsupported.seen(path)
+    if other is not None and _is_of(path, ONLY_MASKS) and _takes_masks():
+        other = None
     if other is not None:
         raise RecipeError(f"{given}: {other}: no task of Graft takes them as they are")
+
+
+def _is_of(path: Path, formats: Iterable[str]) -> bool:
+    """Whether data are in one of the layouts."""
+    return any(import_module(f"pipelines.data.formats.{name}").detect(path) for name in formats)
+
+
+def _takes_masks() -> bool:
+    """Whether a recipe for own data takes masks."""
+    return any("mask" in task_class(load_recipe(one["name"]).task)().data.columns for one in own_data())
 
 
 # ---- what the data are ----
@@ -178,6 +186,8 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
         what += f" in {len(labels):,} class folders ({some})"
     elif "objects" in columns:
         what += f" with boxes, in the layout `{module.__name__.rpartition('.')[2]}`"
+    elif "mask" in columns:
+        what += f" with masks, in the layout `{module.__name__.rpartition('.')[2]}`"
     elif "text" in columns:
         what += " with captions" if kind is IMAGES else " with transcripts"
     elif "label" in columns:
@@ -243,6 +253,8 @@ def _taking(columns: Mapping[str, str], recipes: Sequence[_Read]) -> list[_Candi
         spec, options = task(recipe.options).data, task.Options.model_fields
         if "boxes" in columns.values() and "boxes" not in spec.columns.values():
             continue  # who has boxes wants to learn boxes, not the photos alone
+        if "mask" in columns and "mask" not in spec.columns:
+            continue  # the same holds for masks
         keys, mapped = {key for key, _ in typed.values()}, _mapped(typed.values())
         talks = chat.KIND in spec.columns
         for names, sure in _talks(columns, mapped) if talks else _named(spec.columns, columns, mapped):

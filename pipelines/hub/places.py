@@ -18,6 +18,7 @@ SUFFIXES = (
 )
 TORCHVISION = "torchvision/"  # begins the name of an architecture of torchvision, which is on no hub
 LIBREYOLO = "libreyolo/"  # likewise, of libreyolo
+SMP = "smp/"  # likewise, of segmentation-models-pytorch, with its encoder: smp/unet/resnet34
 WHAT = {"model": ("folder", "model", ModelError), "data": ("file or folder", "data set", DataError)}
 
 
@@ -34,7 +35,7 @@ def check(place: str, kind: str, *, local: bool = False, advice: str = "") -> No
     ModelError or DataError; HubUnreachable if the hub is needed and does not answer.
     """
     here, there, wrong = WHAT[kind]
-    if kind == "model" and place.startswith((TORCHVISION, LIBREYOLO)):
+    if kind == "model" and place.startswith((TORCHVISION, LIBREYOLO, SMP)):
         return
     if problem(place) or Path(place).expanduser().exists():
         return  # an impossible name has an error of its own

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-DENSE = ("deeplabv3", "fcn_", "lraspp")  # models of torchvision that give every pixel its class begin so
-
-
 @dataclass
 class Located:
     """A finished model whose files are found, and whose weights are not loaded. It is found without torch.
@@ -146,13 +143,13 @@ def _task_of(folder: Path, source: str) -> str:
     if len(tagged) == 1:
         return tagged[0]
     config = read_json_object(folder / "config.json") or {}
-    if "_model_class" in config:  # of segmentation-models-pytorch
-        return "image-segmentation"
     if config.get("model_type") in LIBRARIES:  # its `architecture` is not one of timm
         kind = str(config.get("architecture"))
-        if kind.startswith(DENSE):
+        if kind.startswith(("deeplabv3", "fcn_", "lraspp")):
             return "image-segmentation"
         return "instance-segmentation" if kind.startswith("maskrcnn") else "object-detection"
+    if "_model_class" in config:  # segmentation-models-pytorch wrote it
+        return "image-segmentation"
     index = read_json_object(folder / "model_index.json") or {}
     kinds = " ".join(config.get("architectures") or []) or str(
         index.get("_class_name") or config.get("architecture", "")

@@ -5,8 +5,8 @@ holds the classes of all pixels of a batch: with 150 classes, 512 x 512 pixels a
 
 - Cross entropy: the mean over the pixels of the step, weighted with the weights of their classes.
 - Focal (Lin et al. 2017), with gamma 2: -(1 - p)^2 log p, the mean over the same pixels.
-- Dice (Milletari et al. 2016): for each class of an image, 1 - 2 sum(p y) / (sum(p) + sum(y)). The mean over the classes
-  that the image has, weighted with their weights, and then over images.
+- Dice (Milletari et al. 2016): for each class of an image, 1 - 2 sum(p y) / (sum(p) + sum(y)). The mean over the
+  classes that the image has, weighted with their weights, and then over images.
 - Lovasz-softmax (Berman et al. 2018): a bound of 1 - IoU, averaged in the same way.
 
 Pixels with IGNORE (-1) count nowhere. If all pixels are ignored, loss and gradients are 0.
@@ -153,9 +153,9 @@ def _image(
         summed = p @ valid.float() + number
         ratio = 2 * both / summed.clamp(min=1e-12)
         value = value + (of_class * (1 - ratio)).sum()
-        of_all = of_class * ratio / summed.clamp(min=1e-12)  # the gradient of each p of a class,
-        of_true = (-2 * of_class / summed.clamp(min=1e-12))[true[0]] * p_true * valid  # and that of p_true, times p_true
-        slopes = of_all[:, None]
+        # the gradient of all p of a class, and that of p_true, times p_true
+        of_all = of_class * ratio / summed.clamp(min=1e-12)
+        of_true = (-2 * of_class / summed.clamp(min=1e-12))[true[0]] * p_true * valid
         own, common = own + of_true, common - of_true
         common = common - (of_all @ p) * valid
         slopes = of_all[:, None] * valid

@@ -19,6 +19,7 @@ Panoptic quality is that of Kirillov et al. 2019, "Panoptic Segmentation", with 
 pixels and crowds.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def record(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, A
     if ignored.any():
         predicted = np.where(ignored, np.int16(IGNORE), predicted)
     found: dict[str, Any] = {
-        "confusion": _confusion(predicted, true, classes),
+        "confusion": confusion_of(predicted, true, classes),
         "boundaries": _boundaries(predicted, true, classes),
     }
     if classes == 2:
@@ -103,7 +104,7 @@ def _size(label_map: np.ndarray) -> str:
     return "x".join(map(str, label_map.shape))
 
 
-def _confusion(predicted: np.ndarray, true: np.ndarray, classes: int) -> list[list[int]]:
+def confusion_of(predicted: np.ndarray, true: np.ndarray, classes: int) -> list[list[int]]:
     side = classes + 1  # class -1 is the first
     pairs = (true.astype(np.int64) - IGNORE) * side + (predicted - IGNORE)
     pixels = np.bincount(pairs.ravel(), minlength=side * side)
@@ -148,7 +149,7 @@ def _near(points: np.ndarray, others: np.ndarray, reach: float) -> np.ndarray:
     span = np.array([1, 1, 2 * reach + 2])
     tree = cKDTree(others * span, balanced_tree=False, compact_nodes=False)
     distances, _ = tree.query(points * span, distance_upper_bound=reach + 1e-9)  # the bound itself is excluded
-    return np.isfinite(distances)
+    return np.asarray(np.isfinite(distances))
 
 
 def _objects(predicted: np.ndarray, true: np.ndarray) -> tuple[int, int, int]:
@@ -229,13 +230,18 @@ def _add(counts: dict[int, list[float]], label: np.integer[Any], *more: float) -
 # ---- statistics ----
 
 
+def is_background(label: str) -> bool:
+    """Whether a label is a name for what is no object: background, other, none, ..."""
+    return label.strip().casefold() in BACKGROUNDS
+
+
 def foreground(labels: Sequence[str], pixels: Sequence[float] | np.ndarray) -> int:
     """Which of two classes is the foreground: the number of its label.
 
     If one of the two is named background (or other, none, ...), it is the other one. Otherwise it is the class with
     fewer true `pixels`; with equally many it is the second.
     """
-    named = [label.strip().casefold() in BACKGROUNDS for label in labels]
+    named = [is_background(label) for label in labels]
     if named[0] != named[1]:
         return int(named[0])
     return int(pixels[1] <= pixels[0])
@@ -273,46 +279,46 @@ def statistics(records: Sequence[Record], labels: Sequence[str], things: Collect
     return Statistics([record["id"] for record in records], columns, proportions)
 
 
-def _check(records: Sequence[Record], row: np.ndarray, classes: np.ndarray, lowest: int, count: int) -> None:
-    wrong = np.flatnonzero((classes < lowest) | (classes >= count))
-    if len(wrong):
-        place = wrong[0]
+def _columns(record: Record, name: str, width: int) -> np.ndarray:
+    """The lists of a field as columns: [width, n]."""
+    return np.fromiter(itertools.chain.from_iterable(record[name]), dtype=float).reshape(-1, width).T
+
+
+def _labels(record: Record, labels: np.ndarray, classes: int, lowest: int = 0) -> np.ndarray:
+    """The class numbers as whole numbers. Raises DataError for one that is not a number of a label."""
+    found = labels.astype(np.int64)
+    if len(found) and not lowest <= found.min() <= found.max() < classes:
+        wrong = found.max() if found.max() >= classes else found.min()
         raise DataError(
-            f"{records[row[place]]['id']}: class {classes[place]} is not one of the model's {count}: "
-            "these predictions are another model's"
+            f"{record['id']}: class {wrong} is not one of the model's {classes}: these predictions are another model's"
         )
-
-
-def _lines(records: Sequence[Record], name: str, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lists of a field below each other [n, width], and the row of each [n]."""
-    row = np.repeat(np.arange(len(records)), [len(record[name]) for record in records])
-    lines = [line for record in records for line in record[name]]
-    return np.array(lines, dtype=float).reshape(-1, width), row
+    return found
 
 
 def _table(records: Sequence[Record], name: str, classes: int, width: int) -> np.ndarray:
     """The counts of a field whose lists begin with a class: [rows, classes, width]."""
-    lines, row = _lines(records, name, width + 1)
-    label = lines[:, 0].astype(np.int64)
-    _check(records, row, label, 0, classes)
     table = np.zeros((len(records), classes, width))
-    table[row, label] = lines[:, 1:]
+    for row, record in enumerate(records):
+        columns = _columns(record, name, width + 1)
+        table[row, _labels(record, columns[0], classes)] = columns[1:].T
     return table
 
 
-def _pixels(records: Sequence[Record], classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shared, predicted and true pixels of each row and class: three arrays [rows, classes]."""
-    lines, row = _lines(records, "confusion", 3)
-    true, predicted = lines[:, :2].T.astype(np.int64)
-    _check(records, row, true, 0, classes)
-    _check(records, row, predicted, IGNORE, classes)
+def _pairs(record: Record, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of a record: true class, predicted class (or IGNORE), pixels."""
+    true, predicted, pixels = _columns(record, "confusion", 3)
+    return _labels(record, true, classes), _labels(record, predicted, classes, IGNORE), pixels
 
-    def summed(label: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        places = row[keep] * classes + label[keep]
-        return np.bincount(places, lines[keep, 2], len(records) * classes).reshape(len(records), classes)
 
-    every = np.ones(len(row), dtype=bool)
-    return summed(true, true == predicted), summed(predicted, predicted != IGNORE), summed(true, every)
+def _pixels(records: Sequence[Record], classes: int) -> np.ndarray:
+    """Shared, predicted and true pixels of each row and class: [3, rows, classes]."""
+    table = np.zeros((3, len(records), classes))
+    for row, record in enumerate(records):
+        true, predicted, pixels = _pairs(record, classes)
+        table[0, row] = np.bincount(true, pixels * (true == predicted), classes)
+        table[1, row] = np.bincount(predicted - IGNORE, pixels, classes + 1)[1:]
+        table[2, row] = np.bincount(true, pixels, classes)
+    return table
 
 
 def _boundary_counts(records: Sequence[Record], classes: int) -> np.ndarray:
@@ -462,14 +468,12 @@ def per_class(records: Sequence[Record], labels: Sequence[str]) -> list[dict[str
 
 def confusion(records: Sequence[Record], labels: Sequence[str]) -> np.ndarray:
     """Pixels [true, predicted] of all images together, both in the order of `labels`."""
-    lines, row = _lines(records, "confusion", 3)
-    true, predicted = lines[:, :2].T.astype(np.int64)
-    _check(records, row, true, 0, len(labels))
-    _check(records, row, predicted, IGNORE, len(labels))
-    keep = predicted != IGNORE
-    places = true[keep] * len(labels) + predicted[keep]
-    matrix = np.bincount(places, lines[keep, 2], len(labels) ** 2).reshape(len(labels), -1)
-    return matrix.astype(np.int64)
+    matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for record in records:
+        true, predicted, pixels = _pairs(record, len(labels))
+        keep = predicted != IGNORE
+        np.add.at(matrix, (true[keep], predicted[keep]), pixels[keep].astype(np.int64))
+    return matrix
 
 
 def image_scores(record: Record) -> tuple[float, float]:

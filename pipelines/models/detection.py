@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Batch = dict[str, Any]
+MASK_CLASSIFICATION = ("mask2former", "maskformer", "oneformer", "eomt", "eomt_dinov3")  # they find masks with queries
 MOST = 100  # detections of one image; a family may keep more, of which COCO's rules count 100 a class
 
 
@@ -89,6 +90,10 @@ def _module(kind: str) -> Any:
         from pipelines.models import detection_yolo
 
         return detection_yolo
+    if kind in MASK_CLASSIFICATION:
+        from pipelines.models import detection_queries
+
+        return detection_queries
     from pipelines.models import detection_transformers
 
     return detection_transformers

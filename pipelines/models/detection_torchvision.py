@@ -60,6 +60,7 @@ ARCHITECTURES = (
     *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
     *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
 )
+DENSE = ("deeplabv3", "fcn_", "lraspp")  # begin the names of models of pipelines.models.segmentation_torchvision
 WITH_TIMM = ("fasterrcnn", "retinanet", "maskrcnn")
 SIDES = {  # shortest and longest side that torchvision resizes to
     "fasterrcnn_mobilenet_v3_large_320_fpn": (320, 640),
@@ -374,6 +375,11 @@ def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
             raise ModelError(
                 f"backbone: got {short(repr(backbone), 60)}, must be a model of timm, such as resnet50.tv_in1k"
             )
+    if isinstance(kind, str) and kind.startswith(DENSE):
+        raise ModelError(
+            f"torchvision/{short(kind, 60)} gives every pixel a class and finds no objects: the task "
+            f"image-segmentation trains it. Detectors are {', '.join(ARCHITECTURES)}"
+        )
     if not isinstance(kind, str) or kind not in (WITH_TIMM if backbone else ARCHITECTURES):
         allowed = ", ".join(WITH_TIMM if backbone else ARCHITECTURES)
         more = "" if backbone or kind not in WITH_TIMM else " (this one needs a `backbone`, the name of a timm model)"

@@ -24,10 +24,10 @@ log = logging.getLogger("graft")
 LORA = "pytorch_lora_weights.safetensors"  # a LoRA file of diffusers; it holds its own configuration
 
 
-DETECTORS = ("torchvision", "libreyolo")  # a model_type that names the library of a detector
-_DETECTORS = (
-    "the tasks object-detection and instance-segmentation train them; this task takes another model, by a hub id or a "
-    "folder"
+OTHERS = ("torchvision", "libreyolo", "smp")  # a model_type that names another library
+_OTHERS = (
+    "the tasks object-detection, instance-segmentation and image-segmentation train them; this task takes another "
+    "model, by a hub id or a folder"
 )
 
 
@@ -46,8 +46,8 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
         raise
     except Exception as error:  # the library's own checks raise many kinds
         what = called(folder)
-        if any(f"`{kind}`" in str(error) for kind in DETECTORS):
-            raise ModelError(f"{what}: a detector of another library: {_DETECTORS}") from error
+        if any(f"`{kind}`" in str(error) for kind in OTHERS):
+            raise ModelError(f"{what}: a model of another library: {_OTHERS}") from error
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise ModelError(
                 f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model"
@@ -63,8 +63,8 @@ def _built(fields: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = fields.pop("model_type")
-    if kind in DETECTORS:
-        raise ModelError(f"models of {kind} (also the ids {kind}/NAME) are detectors: {_DETECTORS}")
+    if kind in OTHERS:
+        raise ModelError(f"models of {kind} (also the ids {kind}/NAME) are not of transformers: {_OTHERS}")
     if kind not in CONFIG_MAPPING:
         raise ModelError(
             f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}"

@@ -84,10 +84,8 @@ def load(
 
 def _module(config: Mapping[str, Any], folder: Path | None) -> Any:
     """The module of the family that has this kind of model."""
-    if "_model_class" in config:  # segmentation-models-pytorch wrote it
-        kind = "smp"
-    else:
-        kind = folders.kind_of(folder, config, "model")
+    # segmentation-models-pytorch writes the name of its class
+    kind = "smp" if "_model_class" in config else folders.kind_of(folder, config, "model")
     if kind == "smp":
         from pipelines.models import segmentation_smp
 

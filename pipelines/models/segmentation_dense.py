@@ -1,6 +1,7 @@
 """What the families share whose models give a score for every pixel and class: their input, their loss, and how a model
 for other classes keeps the rows that it knows."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipelines.utils.formatting import short
 AUXILIARY = 0.4  # the weight of an auxiliary head's loss, as of PSPNet, DeepLab and UperNet
 
 
-class Dense:
+class Dense(ABC):
     """The loss is that of pipelines.losses.segmentation, plus 0.4 times that of an auxiliary head, if there is one.
 
     The losses and gradients of micro-batches add up to those of the step if no BatchNorm is live. Dice and Lovasz are
@@ -63,9 +64,9 @@ class Dense:
         with torch.autocast(logits.device.type, enabled=False):
             return enlarged(logits.float(), pixels.shape[-2:]).softmax(1)
 
+    @abstractmethod
     def outputs(self, model: nn.Module, pixels: Tensor, auxiliary: bool) -> tuple[Tensor, list[Tensor]]:
         """The logits [n, classes, h, w] of a model, at any size, and those of its auxiliary heads."""
-        raise NotImplementedError
 
 
 def enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,14 +1,15 @@
 """U-Net and its kin of segmentation-models-pytorch, on any of its encoders or of timm's.
 
 A folder holds what `save_pretrained` of the library writes: config.json and model.safetensors, which
-`segmentation_models_pytorch.from_pretrained` reads. Names of classes and the like have keys that begin with `_`, because
-the library passes all other keys to the network.
+`segmentation_models_pytorch.from_pretrained` reads. Names of classes and the like have keys that begin with `_`,
+because the library passes all other keys to the network.
 
 Keys of a configuration: `architecture` (unet, fpn, ...), `encoder` (resnet34, or the name of a timm model),
 `encoder_weights` (a folder or hub repo of the timm model, read once), `image_size`, and the arguments of the library's
 class (`decoder_channels`, `encoder_depth`, ...). In ids: smp/unet/resnet34.
 
-The mean and the standard deviation of the pixels are those of the encoder's weights: `pretrained_cfg` of the timm model.
+The mean and the standard deviation of the pixels are those of the encoder's weights, which the `pretrained_cfg` of the
+timm model states; ImageNet's if nothing states them.
 """
 
 import inspect

@@ -173,9 +173,7 @@ def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
         )
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         near = suggest(kind, ARCHITECTURES) if isinstance(kind, str) else ""
-        raise ModelError(
-            f"architecture: got {short(repr(kind), 60)}{near}; torchvision has {', '.join(ARCHITECTURES)}"
-        )
+        raise ModelError(f"architecture: got {short(repr(kind), 60)}{near}; torchvision has {', '.join(ARCHITECTURES)}")
     side = config.get("image_size", SIDE)
     if type(side) is not int or not 32 <= side <= 4096:
         raise ModelError(f"image_size: got {short(repr(side))}, must be a number without decimals from 32 to 4096")

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
+from pipelines.models import batch_norm, pretrained, segmentation_dense, vision
 from pipelines.models import layers as model_layers
-from pipelines.models import pretrained, segmentation_dense
 from pipelines.models.segmentation_dense import Dense
 
 KINDS = (
@@ -56,7 +55,7 @@ class Transformers(Dense):
         return output.logits, found
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
-        return [*model_layers.blocks(pretrained.trunk(model)), pretrained.head(model)]
+        return [*model_layers.blocks(_trunk(model)), _head(model)]
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
@@ -79,7 +78,7 @@ def build(
             AutoModelForSemanticSegmentation,
             source.folder,
             config,
-            pretrained.head,
+            _head,
             random=source.random,
             hint=HINT,
         )
@@ -90,6 +89,8 @@ def build(
         raise ModelError(f"{what}: no model can be built: {pretrained.first_line(error)}") from error
     if not fresh:
         _take(model, config, known, labels)
+        batch_norm.keep_folded(model)
+    model = vision.laid_out(model)
     family = Transformers(model.config, _processor(source.folder, config, image_size), loss, weights, image_size)
     return model, family
 
@@ -102,7 +103,19 @@ def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[
     model: Any = pretrained.load_model(
         AutoModelForSemanticSegmentation, folder, config, lambda model: nn.ModuleList(), hint=HINT
     )
-    return model.eval(), Transformers(config, _processor(folder, config, None), loss, weights, None)
+    return vision.laid_out(model).eval(), Transformers(config, _processor(folder, config, None), loss, weights, None)
+
+
+def _trunk(model: Any) -> nn.Module:
+    """The encoder. UperNet's is smaller than its head."""
+    found: nn.Module = model.backbone if hasattr(model, "backbone") else pretrained.trunk(model)
+    return found
+
+
+def _head(model: Any) -> nn.Module:
+    """All that is not the encoder."""
+    trunk = _trunk(model)
+    return nn.ModuleList([part for part in model.children() if part is not trunk])
 
 
 def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.utils.formatting import short
 JSON = ("config.json", "model_index.json")
 DESCRIBED = (*JSON, LORA)
 LIBRARIES = ("torchvision", "libreyolo")  # a `model_type` that is itself the name of the model's library
+SMP = "segmentation-models-pytorch"  # its folders name no model_type, but a class of the library
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ def resolve(section: ModelSection) -> Weights:
         architecture, _, size = section.id.removeprefix(places.LIBREYOLO).partition("_")
         config = {"model_type": "libreyolo", "architecture": architecture, "size": size}
         return Weights(None, config, True, name=section.id)
+    if section.id.startswith(places.SMP) and not Path(section.id).exists():
+        architecture, _, encoder = section.id.removeprefix(places.SMP).partition("/")
+        config = {"model_type": "smp", "architecture": architecture}
+        return Weights(None, config | ({"encoder": encoder} if encoder else {}), True, name=section.id)
     folder = local_model(section.id)
     if folder is None:
         from pipelines.hub.download import download
@@ -97,7 +103,14 @@ def _held(folder: Path) -> str:
     return short(re.sub(r"(?<=\w)(For[A-Z]\w*|Model)$", "", kind), 60) if kind else "a model"
 
 
-KINDS = ("_class_name", "architecture", "model_type")  # how diffusers, timm and transformers call an architecture
+# how diffusers, timm, transformers and segmentation-models-pytorch call an architecture
+KINDS = ("_class_name", "architecture", "model_type", "_model_class")
+
+
+def library(config: Mapping[str, Any]) -> str | None:
+    """The hub's library_name of a model folder with this config.json, if it is not the usual one of its task."""
+    kind = config.get("model_type")
+    return SMP if "_model_class" in config else str(kind) if kind in LIBRARIES else None
 
 
 def _below(folder: Path) -> str:

@@ -35,8 +35,13 @@ DRAWN_WHOLE = 40  # classes; with more, a figure shows a selection of them, whic
 
 
 @styled
-def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRAWN_WHOLE) -> "Figure":
-    """Counts [true, predicted], shaded by the share of the true class. With many classes, only the most confused."""
+def confusion_figure(
+    matrix: np.ndarray, labels: Sequence[str], limit: int = DRAWN_WHOLE, shares: bool = False
+) -> "Figure":
+    """Counts [true, predicted], shaded by the share of the true class. With many classes, only the most confused.
+
+    `shares`: the counts are pixels, and the numbers are whole percents of the true class.
+    """
     from matplotlib.patches import Rectangle
 
     matrix = np.asarray(matrix)
@@ -47,6 +52,8 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
         title = f"Confusion matrix: the {len(keep)} most confused of {len(labels)} classes"
     shown, size = matrix[np.ix_(keep, keep)], len(keep)
     share = shown / np.maximum(matrix.sum(1)[keep], 1)[:, None]
+    if shares:
+        shown, title = np.rint(100 * share).astype(int), title + ", in % of the true class"
     names = [shortened(labels[i]) for i in keep.tolist()]
     longest = max(map(inches, names)) + room_for_wide(names)
     digits = len(str(shown.max()))
@@ -71,7 +78,7 @@ def confusion_figure(matrix: np.ndarray, labels: Sequence[str], limit: int = DRA
     axes.grid(False)
     axes.tick_params(length=0)
     headline(figure, title)
-    return finish(figure, f"{title}. {_worst_pair(wrong, labels)}")
+    return finish(figure, f"{title}. {_worst_pair(wrong, labels, 'pixels' if shares else 'times')}")
 
 
 def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
@@ -82,11 +89,11 @@ def _most_confused(wrong: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(list(classes)[:limit])
 
 
-def _worst_pair(wrong: np.ndarray, labels: Sequence[str]) -> str:
+def _worst_pair(wrong: np.ndarray, labels: Sequence[str], unit: str) -> str:
     if not wrong.any():
-        return "No row is confused."
+        return "No class is confused."
     row, column = divmod(int(np.argmax(wrong)), len(wrong))
-    return f"Most frequent mistake: {labels[row]} taken for {labels[column]}, {wrong[row, column]} times."
+    return f"Most frequent mistake: {labels[row]} taken for {labels[column]}, {wrong[row, column]} {unit}."
 
 
 @styled

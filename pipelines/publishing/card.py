@@ -20,7 +20,7 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
-from pipelines.models.source import LIBRARIES, read_json_object
+from pipelines.models.source import library, read_json_object
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import allowed_rows, public_mistakes, public_recipe, refuse_local_paths
 from pipelines.reporting import mistakes
@@ -179,10 +179,7 @@ def card_data(
 
 def _library(task: type[Task], config: Mapping[str, Any]) -> str:
     """The hub's library_name of a model with this config.json."""
-    if "_model_class" in config:
-        return "segmentation-models-pytorch"
-    kind = config.get("model_type")
-    return str(kind) if kind in LIBRARIES else task.hub.library_name
+    return library(config) or task.hub.library_name
 
 
 def _of_made(made: dict[str, Any]) -> dict[str, Any]:

@@ -305,6 +305,42 @@ def wrong_boxes(
     )
 
 
+def wrong_pixels(labels: Sequence[str], white: int | None = None) -> MistakeSpec:
+    """Of image segmentation: the image, its label map, the prediction and the wrong pixels. A low mean IoU costs."""
+    from pipelines.metrics.segmentation import image_scores
+
+    def called(number: int) -> str:  # `graft compare` loads no model and knows no labels
+        return labels[number] if number < len(labels) else f"class {number}"
+
+    def rank(record: "Record") -> float | None:
+        iou, wrong = image_scores(record)
+        return 1 - iou if wrong > 0 else None
+
+    def show(record: "Record", row: Row, model: Any) -> Mistake:
+        from pipelines.data.image.label_maps import read_map, unpacked
+        from pipelines.data.image.reading import read_image, thumbnail
+        from pipelines.plots.segmentation import four, overlay
+
+        iou, wrong = image_scores(record)
+        image, predicted = read_image(row["image"], white=white), unpacked(record["map"])
+        if labels:
+            sheet = four(image, predicted, read_map(row, labels, image.size), called, side=400)
+        else:
+            sheet = overlay(image, predicted)
+        facts = {"Mean IoU": f"{iou:.2f}", "Wrong pixels": f"{wrong:.1%}"}
+        return Mistake(facts=facts, picture=thumbnail(sheet, max(sheet.size)), wide=bool(labels))
+
+    return MistakeSpec(
+        rank=rank,
+        show=show,
+        order="Images with a low mean IoU over their classes come first.",
+        marks="Wrong pixels are orange; ignored ones are grey.",
+        title="Worst images",
+        graded=False,
+        most=8,
+    )
+
+
 def hardest_images() -> MistakeSpec:
     """Of image generation, where no answer is right or wrong: the images with the highest denoising loss."""
 

@@ -260,17 +260,13 @@ class ImageSegmentation(Task):
         from pipelines.data.image.label_maps import packed
         from pipelines.metrics import segmentation
 
-        return [
-            {
-                "id": id_,
-                "size": list(size),
-                **segmentation.record(found.map, true, len(self.labels)),
-                "map": packed(found.map),
-            }
-            for id_, size, true, found in zip(
-                batch["id"], batch["size"], batch["true"], self._segmented(model, batch), strict=True
-            )
-        ]
+        records = []
+        images = zip(batch["id"], batch["size"], batch["true"], self._segmented(model, batch), strict=True)
+        for id_, size, true, found in images:
+            label_map = found.map.astype("int16")
+            counts = segmentation.record(label_map, true, len(self.labels))
+            records.append({"id": id_, "size": list(size), **counts, "map": packed(label_map)})
+        return records
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import segmentation
@@ -335,18 +331,16 @@ class ImageSegmentation(Task):
 
     def _answer(self, found: "Segmented") -> list[dict[str, Any]]:
         """The classes of an image as `infer` gives them."""
-        import numpy as np
-
         from pipelines.data.image.label_maps import run_lengths
 
         counts, masks = found.pixels, run_lengths(found.map)
+        order = sorted(masks, key=lambda number: (-counts[number], number))
         return [
             {
                 "label": self.labels[number],
                 "score": float(found.sure[number] / counts[number]),
                 "share": float(counts[number] / found.map.size),
-                "mask": masks[int(number)],
+                "mask": masks[number],
             }
-            for number in np.argsort(-counts, kind="stable")
-            if counts[number]
+            for number in order
         ]

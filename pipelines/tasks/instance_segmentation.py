@@ -1,6 +1,7 @@
 """Instance segmentation: the mask of each thing in an image, with its class and its box.
 
-Mask R-CNN of torchvision, and RF-DETR's segmentation models. Objects without a mask are counted and skipped.
+Mask R-CNN of torchvision; Mask2Former, MaskFormer, EoMT and RF-DETR's segmentation models of transformers. Objects
+without a mask are counted and skipped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ class Options(Finding):
 
 class InstanceSegmentation(Task):
     name = "instance-segmentation"
-    hub = HubSpec("image-segmentation", "transformers", ("ForInstanceSegmentation",))
+    hub = HubSpec("image-segmentation", "transformers", ("ForInstanceSegmentation", "ForUniversalSegmentation"))
     Options = Options
 
     def __init__(self, options: Any = None) -> None:
@@ -74,6 +75,10 @@ class InstanceSegmentation(Task):
 
     def mix(self, examples: Sequence[Example], rng: Random) -> Example:
         return boxes.mixed(examples, self.options, rng)
+
+    def random_inputs(self, rng: Random) -> dict[str, Any]:
+        """The seed of the points at which Mask2Former and EoMT compare masks."""
+        return {"seed": rng.getrandbits(62)}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         return boxes.batch(examples, self.family)

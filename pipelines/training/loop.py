@@ -154,10 +154,11 @@ def _gradients(
     own = (part.phase.name,) if place else ()
     torch.manual_seed(seeded(settings.seed, stage.state.stage, stage.state.step, accelerator.process_index, *own))
     total = torch.zeros((), device=accelerator.device)
+    done = 0.0 if stage.state.stage == "head" else stage.state.step / stage.plan.total_steps
     # DDP and FSDP divide gradients by the number of processes.
     factor = accelerator.num_processes * (stage.state.loss_scale or 1.0)
     for number, micro in enumerate(micros):
-        batch = on_device(micro.batch, accelerator.device)
+        batch = on_device(micro.batch, accelerator.device) | {"progress": done}
         stage.examples.feed(batch)
         final = number == len(micros) - 1
         accelerator.sync_gradients = final

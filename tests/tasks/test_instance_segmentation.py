@@ -1,10 +1,10 @@
-"""Instance segmentation: the contract, with a tiny Mask R-CNN of torchvision."""
+"""Instance segmentation: the contract, with a tiny Mask R-CNN of torchvision and a tiny Mask2Former."""
 
 from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import Recipe
-from tests.support import tiny_boxes
+from tests.support import tiny_boxes, tiny_queries
 from tests.support.hub import HubServer
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
@@ -34,6 +34,18 @@ class TestContract(TaskContract):
 
     def same(self, printed: str, answer: Any) -> bool:
         return tiny_boxes.as_printed(printed, answer)
+
+
+class TestQueriesContract(TestContract):
+    """Mask2Former, which finds masks with queries. Its points are drawn from seeds of images, so its sums are exact."""
+
+    name = "queries"
+    inexact = 1e-5
+    spine = False
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        of_queries = {"model": {"config": tiny_queries.CONFIGS["mask2former"]}, "options": {"image_size": 64}}
+        return {**super().recipe(folder), **of_queries}
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:

@@ -152,7 +152,7 @@ class Builder:
         """Add the rows of one split. Raises DataError if it has none."""
         skipped: list[tuple[str, str]] = []
         images = list(images)
-        origins = _origins([one.id for one in images])
+        named = origins([one.id for one in images])
 
         def fill(rows: stored.Rows) -> None:
             rows.types = _types()
@@ -162,14 +162,14 @@ class Builder:
                 except DataError as error:
                     skipped.append((one.id, str(error)))
                     continue
-                rows.add({**row, GROUP: origins[number]} if origins else row)
+                rows.add({**row, GROUP: named[number]} if named else row)
 
         rows, _ = stored.table(None, f"reading boxes of {self.section.id}", fill)
         if not len(rows):
             first = f"; the first: {skipped[0][1]}" if skipped else ""
             raise DataError(f"{self.section.id}: none of {len(images)} images of {split} can be used{first}")
         self.source.splits[split], self.source.skipped[split] = rows, skipped
-        if origins:
+        if named:
             self.source.group = GROUP
 
     def _row(self, one: Annotated) -> dict[str, Any]:
@@ -280,14 +280,21 @@ def _turned(found: dict[str, Any], turn: int, width: int, height: int) -> dict[s
     ends = [_point(turn, a, b, width, height) for a, b in ((x, y), (x + w, y + h))]
     left, top = min(a for a, _ in ends), min(b for _, b in ends)
     box = [left, top, max(a for a, _ in ends) - left, max(b for _, b in ends) - top]
-    mask = None if found["mask"] is None else json.loads(found["mask"])
-    if isinstance(mask, list):
-        for polygon in mask:
-            points = [_point(turn, *pair, width, height) for pair in zip(polygon[::2], polygon[1::2], strict=True)]
-            polygon[:] = [value for point in points for value in point]
-    elif mask is not None:
-        mask = _turned_runs(mask, turn)
+    mask = None if found["mask"] is None else turned_mask(json.loads(found["mask"]), turn, width, height)
     return {**found, "box": box, "mask": None if mask is None else json.dumps(mask, separators=(",", ":"))}
+
+
+def turned_mask(mask: Any, turn: int, width: int, height: int) -> Any:
+    """Polygons or run lengths of the stored image as those of the upright image. `turn` is the EXIF orientation."""
+    if turn == 1:
+        return mask
+    if not isinstance(mask, list):
+        return _turned_runs(mask, turn)
+    turned = []
+    for polygon in mask:
+        points = [_point(turn, *pair, width, height) for pair in zip(polygon[::2], polygon[1::2], strict=True)]
+        turned.append([value for point in points for value in point])
+    return turned
 
 
 def _turned_runs(mask: dict[str, Any], turn: int) -> dict[str, Any]:
@@ -348,7 +355,7 @@ def origin(name: str) -> str | None:
     return None
 
 
-def _origins(names: Sequence[str]) -> list[str] | None:
+def origins(names: Sequence[str]) -> list[str] | None:
     """The origin of every file; None if the names of fewer than half of them tell one, or all have the same."""
     found = [origin(name) for name in names]
     known = set(found) - {None}

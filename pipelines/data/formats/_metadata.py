@@ -61,7 +61,8 @@ def columns(path: Path, kind: Kind, texts: Sequence[str]) -> dict[str, str]:
     """The columns of a list, with their kinds. Raises DataError."""
     found = table.columns(path)
     text = next((name for name in texts if name in found), None)
-    return {kind.column: kind.column, **({"text": "text"} if text else {}), **found}
+    mask = {"mask": "mask"} if "mask" in found or f"mask_{FILE_NAME}" in found else {}
+    return {kind.column: kind.column, **({"text": "text"} if text else {}), **found, **mask}
 
 
 def read(
@@ -77,7 +78,8 @@ def read(
     source = Source(splits={})
     listed: set[str] = set()
     for name, path in found.items():
-        names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **section.columns}
+        names = {kind.column: FILE_NAME, **_text_column(path, texts, columns), **_mask_column(path, columns)}
+        names |= section.columns
         part = table.read(section.model_copy(update={"id": str(path), "columns": names}), columns, optional)
         where = path.relative_to(root).as_posix()
         rows = part.splits["train"]
@@ -85,9 +87,19 @@ def read(
         source.splits[name] = with_column(rows, "id", ids)
         source.skipped[name], source.lost[name] = part.skipped["train"], part.lost["train"]
         listed.update(file for file in paths(rows) if file)
+        source.mask_names = source.mask_names or part.mask_names
+        if "mask" in columns:
+            listed.update(mask["path"] for mask in rows["mask"] if mask["path"])
     others = not_among(root, kind.suffixes, listed)
     source.ignored = {f"{kind.files} that no metadata lists": others} if others else {}
     return source
+
+
+def _mask_column(path: Path, columns: tuple[str, ...]) -> dict[str, str]:
+    """{"mask": the list's name for the column of masks}: the hub calls it mask_file_name."""
+    have = table.column_names(path) if "mask" in columns else []
+    name = f"mask_{FILE_NAME}"
+    return {"mask": name} if name in have and "mask" not in have else {}
 
 
 def _text_column(path: Path, texts: Sequence[str], columns: tuple[str, ...]) -> dict[str, str]:

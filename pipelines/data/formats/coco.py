@@ -1,11 +1,15 @@
 """Images with boxes and masks in COCO's JSON (`instances_*.json`), also as Roboflow exports it.
 
     coco/annotations/instances_train2017.json   coco/train2017/1.jpg   coco/val2017/9.jpg
+    coco/annotations/panoptic_train2017.json   coco/annotations/panoptic_train2017/1.png   for label maps
     shop/train/_annotations.coco.json   shop/train/1.jpg   shop/valid/_annotations.coco.json   shop/valid/9.jpg
     things/annotations.json   things/images/1.jpg
 
 `file_name` may be relative to the file's folder, to a folder `images` or to that of the split. An image without
 annotations has no objects. Objects with `iscrowd` are regions that are not scored.
+
+For label maps, the polygons and run lengths are drawn on a background in the order of the file; a crowd has its class.
+The segments of `panoptic_*.json` are read instead if there is such a file.
 """
 
 import json
@@ -15,7 +19,7 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files, ends, folders
-from pipelines.data.formats import _boxes
+from pipelines.data.formats import _boxes, _masks
 from pipelines.data.image import boxes
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
@@ -30,6 +34,11 @@ def detect(path: Path) -> bool:
     return bool(_lists(path))
 
 
+def has_masks(path: Path) -> bool:
+    """Whether there is a JSON file with COCO's keys, with objects or with segments."""
+    return bool(_panoptic_lists(path) or _lists(path))
+
+
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds."""
     return dict(_boxes.COLUMNS)
@@ -37,16 +46,22 @@ def columns(path: Path) -> dict[str, str]:
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of COCO's files. Raises DataError."""
-    _boxes.check_columns(section, columns, "files of COCO")
+    if "mask" not in columns:
+        _boxes.check_columns(section, columns, "files of COCO")
     root = Path(section.id).expanduser()
     if not root.exists():
         raise DataError(f"data.id: no such file or folder: {section.id}")
+    if "mask" in columns and (panoptic := _panoptic_lists(root)):
+        return _panoptic(section, root, panoptic, columns)
     lists = _lists(root)
     if not lists:
         raise DataError(f"data.id: {section.id} holds no JSON file of COCO with images, annotations and categories")
     files = _boxes.Files(root if root.is_dir() else root.parent, closed=root.is_dir())
     read_ = {split: _Parsed(path) for split, path in lists.items()}
     labels = list(dict.fromkeys(name for one in read_.values() for name in one.labels()))
+    if "mask" in columns:
+        _masks.check_columns(section, columns, "files of COCO")
+        return _masks.drawn(section, {split: one.images(files) for split, one in read_.items()}, columns, labels)
     builder = _boxes.Builder(section, labels)
     for split in list(read_):
         parsed = read_.pop(split)
@@ -74,6 +89,92 @@ def _lists(path: Path) -> dict[str, Path]:
             raise DataError(f"{file}: {named[split]} is of the split {split} too: leave one of them")
         named[split] = file
     return named
+
+
+def _panoptic_lists(path: Path) -> dict[str, Path]:
+    """Split -> file with segments."""
+    if path.is_file():
+        return {"train": path} if path.suffix.lower() == ".json" and b'"segments_info"' in ends(path) else {}
+    found: dict[str, Path] = {}
+    for folder in (path, *folders(path)):
+        for file in all_files(folder, deep=False):
+            if file.suffix.lower() == ".json" and (
+                file.name.startswith("panoptic") or b'"segments_info"' in ends(file)
+            ):
+                split = _boxes.role(file.stem) or file.stem
+                if split in found:
+                    raise DataError(f"{file}: {found[split]} is of the split {split} too: leave one of them")
+                found[split] = file
+    return (
+        {"train": next(iter(found.values()))} if len(found) == 1 and _boxes.role(next(iter(found))) is None else found
+    )
+
+
+def _panoptic(section: DataSection, root: Path, lists: dict[str, Path], columns: tuple[str, ...]) -> Source:
+    """Images with the PNG files of their segments. Raises DataError."""
+    _masks.check_columns(section, columns, "files of COCO")
+    files = _boxes.Files(root if root.is_dir() else root.parent, closed=root.is_dir())
+    labels: dict[str, None] = {}
+    parts: dict[str, list[_masks.Pair]] = {}
+    for split, path in lists.items():
+        images: dict[Any, Any] = {}
+        names: dict[Any, str] = {}
+        things: set[str] = set()
+        given: list[dict[str, Any]] = []
+        for key, entry in entries(path):
+            if key in ("images", "annotations", "categories") and not isinstance(entry, dict):
+                raise DataError(f"{path}: {key} is to be a list of objects, got {short(str(entry), 40)!r}")
+            if key == "images":
+                images[_id(entry.get("id"))] = entry.get("file_name")
+            elif key == "categories":
+                number, name = _id(entry.get("id")), _boxes.class_name(entry.get("name"))
+                if number is None or name is None:
+                    about = short(printable(str(entry)), 80)
+                    raise DataError(f"{path}: a category has an id and a name, and one of them is {about}")
+                names[number] = name
+                things |= {name} if entry.get("isthing") else set()
+            elif key == "annotations":
+                given.append({name: entry.get(name) for name in ("image_id", "file_name", "segments_info")})
+        labels |= dict.fromkeys(names.values())
+        parts[split] = [_segments(path, one, images, names, things, files) for one in given]
+    found = _masks.source(section, parts, columns)
+    found.labels = list(labels)
+    return found
+
+
+def _segments(
+    path: Path,
+    entry: dict[str, Any],
+    images: dict[Any, Any],
+    names: dict[Any, str],
+    things: set[str],
+    files: _boxes.Files,
+) -> _masks.Pair:
+    """One image with its segments."""
+    folder, stem = path.parent, path.stem
+    part = stem.rpartition("_")[2]
+    bases = [folder] if folder == files.root and files.closed else [folder, folder.parent]
+    name = images.get(_id(entry["image_id"]))
+    image, wrong = files.find(name, [base / sub for base in bases for sub in (part, f"images/{part}", "images", "")])
+    mask, lost = files.find(
+        entry["file_name"], [base / sub for base in bases for sub in (stem, "panoptic", "masks", "")]
+    )
+    id_ = _boxes.plain_text(str(name if name is not None else entry["file_name"]))
+    info = entry["segments_info"]
+    if not isinstance(info, list) or not all(isinstance(one, dict) and type(one.get("id")) is int for one in info):
+        return _masks.Pair(id_, None, wrong="its segments_info is no list of segments with ids")
+    segments = {str(one["id"]): names.get(_id(one.get("category_id"))) for one in info}
+    unknown = next((one["id"] for one in info if segments[str(one["id"])] is None), None)
+    if unknown is not None:
+        return _masks.Pair(id_, None, wrong=f"segment {unknown} has a category that the file does not list")
+    present = list(dict.fromkeys(str(name) for name in segments.values()))
+    legend = {
+        "segments": segments,
+        "things": [name for name in present if name in things],
+        "crowds": [one["id"] for one in info if one.get("iscrowd")],
+    }
+    text = json.dumps(legend, separators=(",", ":"))
+    return _masks.Pair(id_, image, mask, text, classes=json.dumps(present), wrong=wrong or lost)
 
 
 def _is_coco(file: Path) -> bool:

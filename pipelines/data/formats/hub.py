@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.columns import select, values, with_column
-from pipelines.data.formats import _boxes
+from pipelines.data.formats import _boxes, ade20k
 from pipelines.data.labels import lost
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
@@ -37,6 +37,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     loaded, info = _load(section)
     source = Source(splits={}, hub_id=section.id, revision=info.get("sha"), license=info.get("license"))
     take(source, section, loaded, _own_folders(section.id), columns, optional)
+    if "mask" in columns and section.id.rpartition("/")[2] == "scene_parse_150":
+        source.mask_names = {"values": {"0": None, **{str(n): name for n, name in enumerate(ade20k.CLASSES, 1)}}}
     return source
 
 
@@ -59,7 +61,8 @@ def take(
 
     for name, rows in loaded.items():
         rows = _flattened(rows, [*section.columns.values(), section.group])
-        names = {c: section.columns.get(c) or _guess(c, rows.features) or c for c in columns}
+        masks = "mask" in columns
+        names = {c: section.columns.get(c) or _guess(c, rows.features, masks) or c for c in columns}
         for column, its in names.items():
             if its not in rows.column_names:
                 raise MissingColumn(
@@ -87,7 +90,8 @@ def take(
         rows = with_column(rows, "id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
         given = rows
-        for column, wanted, many in (("image", Image, "images"), ("audio", Audio, "recordings")):
+        wanted_types = (("image", Image, "images"), ("audio", Audio, "recordings"), ("mask", Image, "masks"))
+        for column, wanted, many in wanted_types:
             if column in columns and not isinstance(rows.features[column], wanted):
                 what = rows.features[column]
                 raise DataError(
@@ -117,6 +121,9 @@ def take(
                 for number, path in enumerate(paths):
                     if sizes[number] is None and path:
                         sizes[number] = os.stat(path).st_size
+                others = values(rows, "size") if "size" in rows.column_names else []
+                if others:  # an image and its mask
+                    sizes = [(one or 0) + (other or 0) for one, other in zip(sizes, others, strict=True)]
                 rows = with_column(rows, "size", sizes)
         if part:
             rows, without = _with_parts(rows, part)
@@ -272,13 +279,34 @@ def elsewhere(path: str, roots: Sequence[str]) -> str:
     return ""
 
 
-def _guess(column: str, features: Any) -> str | None:
-    """The only column of the right type, if no column has the name (img, fine_label); None if there are several."""
+_MASKS = (  # usual names, the surest first
+    *("mask", "masks", "label_map", "segmentation_mask", "semantic_segmentation", "segmentation", "annotation"),
+    *("annotations", "label", "labels", "seg", "gt", "target"),
+)
+
+
+def mask_column(names: Sequence[str]) -> str | None:
+    """The column of masks among the columns of images, by its name; None if none has such a name."""
+    lower = {name.lower(): name for name in reversed(names)}
+    return next((lower[name] for name in _MASKS if name in lower), None) if len(names) > 1 else None
+
+
+def _guess(column: str, features: Any, masks: bool = False) -> str | None:
+    """The only column of the right type, if no column has the name (img, fine_label); None if there are several.
+
+    With `masks`, one column of images holds the masks.
+    """
     from datasets import Audio, ClassLabel, Image
 
     if column in features:
         return column
     wanted = {"image": Image, "audio": Audio, "label": ClassLabel}.get(column)
+    if masks:
+        images = [name for name, feature in features.items() if isinstance(feature, Image)]
+        mask = mask_column(images)
+        if column == "mask":
+            return mask
+        features = {name: feature for name, feature in features.items() if name != mask}
     fitting = [name for name, feature in features.items() if wanted and isinstance(feature, wanted)]
     return fitting[0] if len(fitting) == 1 else None
 

@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data import parquet
 from pipelines.data.files import all_files, folders, runs
-from pipelines.data.formats import _boxes, _class_folders, hub, table
+from pipelines.data.formats import _boxes, _class_folders, _masks, hub, table
 from pipelines.data.schema import Source
 from pipelines.data.stored import files_key
 from pipelines.errors import DataError, GraftError
@@ -56,7 +56,12 @@ def columns(path: Path) -> dict[str, str]:
     named = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
     types = {name: kind.get("_type") if isinstance(kind, dict) else None for name, kind in features.items()}
     kinds = {name: named.get(str(kind), "text") for name, kind in types.items()}
-    alone = {kind: kind for kind in named.values() if list(kinds.values()).count(kind) == 1}  # read under any name
+    mask = hub.mask_column([name for name, kind in kinds.items() if kind == "image"])
+    if mask is not None:
+        kinds[mask] = "mask"
+    alone = {
+        kind: kind for kind in (*named.values(), "mask") if list(kinds.values()).count(kind) == 1
+    }  # read under any name
     return {**kinds, **alone}
 
 
@@ -69,6 +74,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
     base = (root if root.is_dir() else root.parent).resolve()
     hub.take(source, section, loaded, [base], columns, optional, str(base))
+    if "mask" in columns:
+        source.mask_names = _masks.class_table([base])
     return source
 
 

@@ -3,6 +3,9 @@
     shop/1.jpg   shop/1.json      shop/train/1.jpg   shop/train/1.json   shop/test/9.jpg   shop/test/9.json
 
 Shapes of the types polygon, rectangle and circle are read. Image bytes inside of the JSON (`imageData`) are not.
+
+For label maps, the shapes are drawn on a background in their order. A shape called `__ignore__` is ignored there, and
+one called `_background_` cuts a hole.
 """
 
 import json
@@ -14,7 +17,7 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files
-from pipelines.data.formats import _boxes
+from pipelines.data.formats import _boxes, _masks
 from pipelines.data.image import boxes
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
@@ -31,6 +34,11 @@ def detect(path: Path) -> bool:
     return bool(found) and sum(found) * 2 > len(found)
 
 
+def has_masks(path: Path) -> bool:
+    """The same as `detect`: shapes are drawn to masks."""
+    return detect(path)
+
+
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds."""
     return dict(_boxes.COLUMNS)
@@ -38,7 +46,8 @@ def columns(path: Path) -> dict[str, str]:
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of LabelMe's files. Raises DataError."""
-    _boxes.check_columns(section, columns, "files of LabelMe")
+    check = _masks.check_columns if "mask" in columns else _boxes.check_columns
+    check(section, columns, "files of LabelMe")
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -49,10 +58,27 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             parts.setdefault(split, []).append(file)
     if not parts:
         raise DataError(f"data.id: {section.id} holds no JSON files")
-    builder, files = _boxes.Builder(section, None), _boxes.Files(root)
+    files = _boxes.Files(root)
+    if "mask" in columns:
+        drawn = {split: map(_filled, _images(root, files, some)) for split, some in parts.items()}
+        return _masks.drawn(section, drawn, columns, None)
+    builder = _boxes.Builder(section, None)
     for split, some in parts.items():
         builder.add(split, _images(root, files, some))
     return builder.done()
+
+
+def _filled(one: _boxes.Annotated) -> _boxes.Annotated:
+    """The image with rectangles as polygons."""
+
+    def filled(thing: _boxes.Thing) -> _boxes.Thing:
+        box = boxes.numbers(thing.box)
+        if thing.mask is not None or box is None or thing.wrong:
+            return thing
+        x, y, w, h = box
+        return thing._replace(mask=_boxes.mask_text([[x, y, x + w, y, x + w, y + h, x, y + h]]))
+
+    return one._replace(things=[filled(thing) for thing in one.things])
 
 
 def _is_json(file: Path) -> bool:

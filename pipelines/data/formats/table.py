@@ -26,7 +26,7 @@ from pipelines.data import compressed, parquet, stored
 from pipelines.data.audio import reading
 from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
-from pipelines.data.formats import _csv_dialect, hub
+from pipelines.data.formats import _csv_dialect, _masks, hub
 from pipelines.data.labels import like_flags, lost
 from pipelines.data.media import AUDIO, IMAGES, MEDIA
 from pipelines.data.schema import Source
@@ -103,6 +103,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             source.ignored[f"tables that cannot be read: {table.name}"] = 1
     if path.is_dir():
         _count_others(source, path, tables, columns)
+    if "mask" in columns:
+        source.mask_names = _masks.class_table([path if path.is_dir() else path.parent])
     return source
 
 

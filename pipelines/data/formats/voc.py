@@ -1,12 +1,17 @@
 """Images with boxes in the XML files of Pascal VOC.
 
     VOC2007/Annotations/1.xml   VOC2007/JPEGImages/1.jpg   VOC2007/ImageSets/Main/trainval.txt   .../test.txt
+    VOC2012/SegmentationClass/1.png   VOC2012/ImageSets/Segmentation/train.txt   .../val.txt   for label maps
     shop/train/1.jpg   shop/train/1.xml   shop/test/9.jpg   shop/test/9.xml
 
 The lists train.txt, val.txt and test.txt of `ImageSets/Main` are the splits; without them, names of folders are. Boxes
 are corners that count pixels from 1. Objects marked `difficult` are regions that are not scored.
+
+The masks of SegmentationClass hold the background (0) and the 20 classes of Pascal VOC; 255 is ignored. A table of
+classes in the folder (class_names.txt, labelmap.txt and the like) takes their place.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.files import all_files
-from pipelines.data.formats import _boxes
+from pipelines.data.files import all_files, folders
+from pipelines.data.formats import _boxes, _masks
+from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
@@ -38,6 +44,11 @@ def detect(path: Path) -> bool:
     return False
 
 
+def has_masks(path: Path) -> bool:
+    """Whether there is a folder SegmentationClass."""
+    return path.is_dir() and bool(_mask_folders(path))
+
+
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds."""
     return dict(_boxes.COLUMNS)
@@ -45,10 +56,13 @@ def columns(path: Path) -> dict[str, str]:
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of Pascal VOC's files. Raises DataError."""
-    _boxes.check_columns(section, columns, "files of Pascal VOC")
+    check = _masks.check_columns if "mask" in columns else _boxes.check_columns
+    check(section, columns, "files of Pascal VOC")
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
+    if "mask" in columns:
+        return _maps(section, root, columns)
     listed = [file for file in all_files(root) if file.suffix.lower() == ".xml"]
     if not listed:
         raise DataError(f"data.id: {section.id} holds no XML files")
@@ -72,11 +86,57 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     return source
 
 
-def _lists(root: Path) -> dict[str, str]:
-    """The name of a file -> its split, by the lists of ImageSets/Main."""
+CLASSES = (  # of the masks, in the order of their values
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+def _mask_folders(root: Path) -> list[Path]:
+    """The folders SegmentationClass: VOCdevkit holds one for each year."""
+    near = (root, *folders(root), *(inner for child in folders(root) for inner in folders(child)))
+    return [place / "SegmentationClass" for place in near if (place / "SegmentationClass").is_dir()]
+
+
+def _maps(section: DataSection, root: Path, columns: tuple[str, ...]) -> Source:
+    """The images with their masks. Raises DataError."""
+    found = _mask_folders(root)
+    if not found:
+        raise DataError(f"data.id: {section.id} holds no folder SegmentationClass with masks")
+    table = _masks.class_table([root, *(folder.parent for folder in found)])
+    values = {**{str(number): name for number, name in enumerate(CLASSES)}, "255": None}
+    legend = None if table else json.dumps({"values": values}, separators=(",", ":"))
+    files, parts = _boxes.Files(root), dict[str, list[_masks.Pair]]()
+    left = 0
+    for folder in found:
+        lists = _lists(folder.parent, "Segmentation")
+        for mask in all_files(folder):
+            if mask.suffix.lower() not in IMAGES.suffixes:
+                continue
+            split = lists.get(mask.stem) if lists else _boxes.role(folder.parent.name) or "train"
+            if split is None:
+                left += 1
+                continue
+            places = [folder.parent / "JPEGImages", folder.parent / "images", folder.parent]
+            names = [f"{mask.stem}{ending}" for ending in (".jpg", ".jpeg", ".png")]
+            image = next((str(p / n) for n in names for p in places if (p / n).is_file()), None)
+            wrong = "" if image else files.find(names[0], places)[1]
+            id_ = Path(os.path.relpath(image or mask, root)).as_posix()
+            parts.setdefault(split, []).append(_masks.Pair(id_, image, str(mask), legend, wrong=wrong))
+    if not parts:
+        raise DataError(f"{section.id}: SegmentationClass holds no mask that a list of ImageSets/Segmentation names")
+    source = _masks.source(section, parts, columns)
+    source.labels, source.mask_names = (None if table else list(CLASSES)), table
+    if left:
+        source.ignored["masks that no list of ImageSets names"] = left
+    return source
+
+
+def _lists(root: Path, kind: str = "Main") -> dict[str, str]:
+    """The name of a file -> its split, by the lists of ImageSets/Main or ImageSets/Segmentation."""
     found: dict[str, str] = {}
     for split in ("test", "val", "train", "trainval"):
-        for file in root.glob(f"**/ImageSets/Main/{split}.txt"):
+        for file in root.glob(f"**/ImageSets/{kind}/{split}.txt"):
             own = {"val": "validation", "trainval": "train"}.get(split, split)
             for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
                 if line.strip():

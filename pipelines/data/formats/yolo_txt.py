@@ -7,7 +7,7 @@
 A line is `class x y width height`, with the centre of the box, or `class x1 y1 x2 y2 x3 y3 ...`; all numbers but the
 class are shares of the image. `names` in data.yaml, or the lines of classes.txt, are the classes. The folders that
 data.yaml names are used if they are in the data; its `download` is never run. An image without a text file, or with an
-empty one, has no objects.
+empty one, has no objects. For label maps, polygons are drawn on a background in their order.
 """
 
 import logging
@@ -19,7 +19,7 @@ from typing import Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files
-from pipelines.data.formats import _boxes
+from pipelines.data.formats import _boxes, _masks
 from pipelines.data.image import boxes
 from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
@@ -51,6 +51,11 @@ def detect(path: Path) -> bool:
     return bool(found) and sum(found) * 2 > len(found)
 
 
+def has_masks(path: Path) -> bool:
+    """The same as `detect`: polygons are drawn to masks."""
+    return detect(path)
+
+
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds."""
     return dict(_boxes.COLUMNS)
@@ -58,7 +63,8 @@ def columns(path: Path) -> dict[str, str]:
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of images with YOLO's text files. Raises DataError."""
-    _boxes.check_columns(section, columns, "text files of YOLO")
+    check = _masks.check_columns if "mask" in columns else _boxes.check_columns
+    check(section, columns, "text files of YOLO")
     root = Path(section.id).expanduser()
     if not root.is_dir():
         raise DataError(f"data.id: no such folder: {section.id}")
@@ -74,6 +80,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             parts.setdefault(_split(file.relative_to(root), own), []).append(file)
     if not parts:
         raise DataError(f"{section.id}: no images")
+    if "mask" in columns:
+        drawn = {split: _images(root, files, names) for split, files in parts.items()}
+        return _masks.drawn(section, drawn, columns, builder.labels)
     for split, files in parts.items():
         builder.add(split, _images(root, files, names))
     return builder.done()

@@ -30,6 +30,8 @@ from pipelines.utils.formatting import printable, short
 IGNORE = -1  # a pixel that no loss and no score counts
 BACKGROUND = "background"  # what shapes are drawn on
 
+LOSSY = ("JPEG", "MPO", "WEBP")  # formats that change the values of pixels
+
 _UNKNOWN = -2  # a value that is no class
 _VALUES = 1 << 16  # values above it are looked up one by one
 _LONGEST = 64 << 20  # characters of a legend or of shapes
@@ -301,7 +303,7 @@ def _checked(found: np.ndarray, numbers: np.ndarray, what: str, kind: str) -> np
 
 def unknown(what: str, count: int, some: str, share: float, kind: str) -> str:
     """What is wrong with a mask whose values are no classes, and what to do. `kind` is the format of its file."""
-    lossy = kind in ("JPEG", "MPO", "WEBP")
+    lossy = kind in LOSSY
     if what != "segment" and (lossy or count >= _MANY):
         why = f"as {kind} compression changes them" if lossy else "as smoothed (anti-aliased) edges do"
         return (

@@ -40,12 +40,11 @@ def read_image(
 ) -> Any:
     """An image as PIL RGB, turned upright by its EXIF tag; of an animation the first frame.
 
-    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}, which may name a `page` of a TIFF, counted
-    from 0. Transparent images are put on white, 16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At
-    most `most` pixels are decoded: a larger JPEG is decoded at a half, a quarter or an eighth of its size. `formats`
-    limits the formats that are read, by Pillow's names. `white` is the value of white in images of more than 8 bits; by
-    default 65,535 in files of 16 bits. Raises
-    DataError naming the file if the complete image cannot be read.
+    `value` is a path, bytes, an open PIL image, or datasets' {"path", "bytes"}, which may name a `page` of a TIFF, from
+    0. Transparent images are put on white, 16-bit grey is scaled to 8 bits. Long texts of a PNG are ignored. At most
+    `most` pixels are decoded: a larger JPEG is decoded at a half, a quarter or an eighth of its size. `formats` limits
+    the formats that are read, by Pillow's names. `white` is the value of white in images of more than 8 bits; by
+    default 65,535 in files of 16 bits. Raises DataError naming the file if the complete image cannot be read.
     """
     from PIL import ExifTags, Image, ImageOps
 

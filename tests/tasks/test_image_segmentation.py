@@ -1,0 +1,1 @@
+"""Image segmentation: the contract, with a tiny SegFormer."""
