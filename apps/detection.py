@@ -20,7 +20,6 @@ from pipelines.apps import parts, photo, video, visitor
 from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
-from pipelines.inference.masks import rgb
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -332,7 +331,7 @@ def overlay(entry: Mapping[str, Any], side: int) -> dict[str, Any] | None:
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
     image = Image.fromarray(mask[top:bottom, left:right].astype(np.uint8))
     image.thumbnail((side, side), Image.Resampling.NEAREST)
-    image.putpalette([0, 0, 0, *rgb(colour(entry["category_id"]))])
+    image.putpalette([0, 0, 0, *bytes.fromhex(colour(entry["category_id"])[1:])])
     out = io.BytesIO()
     image.save(out, format="PNG", transparency=bytes([0, round(255 * OPACITY)]))
     source = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

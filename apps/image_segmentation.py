@@ -14,6 +14,7 @@ import gradio as gr
 import numpy as np
 
 from pipelines.apps import parts, photo, visitor
+from pipelines.data.image import class_colours
 from pipelines.data.image.label_maps import run_lengths
 from pipelines.data.image.reading import pages_of
 from pipelines.errors import DataError
@@ -275,7 +276,6 @@ def _saves(size: tuple[int, int], saved: Sequence[int]) -> str:
 def document(found: Segments, labels: Sequence[str], name: str) -> dict[str, Any]:
     """What the page knows: the segments with their colours, a map of their numbers, and the files to save."""
     ids = {label: number for number, label in enumerate(labels)}
-    tints = masks.colours(len(labels))
     every = _map(found)
     height, width = every.shape
     small = sampled(every, MAP_SIDE)
@@ -288,7 +288,7 @@ def document(found: Segments, labels: Sequence[str], name: str) -> dict[str, Any
     annotations = [coco.annotation(n, 1, ids[one["label"]] + 1, one) for n, one in enumerate(found, 1)]
     return {
         "name": photo.stem(name),
-        "segments": [_segment(one, tints[ids[one["label"]]]) for one in found],
+        "segments": [_segment(one, class_colours.hexadecimal(ids[one["label"]])) for one in found],
         "size": [small.shape[1], small.shape[0]],
         "wide": wide,
         "map": base64.b64encode(zlib.compress(small.astype("<u2" if wide else "u1").tobytes(), 6)).decode(),

@@ -118,7 +118,8 @@ def row(name: str, columns: Mapping[str, Any], output: Any, several: bool) -> di
         return {**start, "width": width, "height": height, **found}
     if _is_segments(output):
         height, width = output[0]["mask"]["size"]
-        columns_of = {f"{key}s": [one[key] for one in output] for key in ("label", "share", "score")}
+        columns_of: dict[str, Any] = {"labels": [one["label"] for one in output]}
+        columns_of |= {f"{key}s": [round(one[key], 6) for one in output] for key in ("share", "score")}
         return {**start, "width": width, "height": height, "count": len(output), **columns_of, "segments": output}
     if _is_ranking(output):
         scores = {one["label"]: one["score"] for one in output}

@@ -1,6 +1,5 @@
 """Masks of an answer as pictures of numbers, and a folder of them (`graft predict --out masks`)."""
 
-import colorsys
 import hashlib
 import json
 import os
@@ -8,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.image import class_colours
 from pipelines.errors import DataError, RunError
 from pipelines.inference import coco
 from pipelines.inference.answers import UNFINISHED
@@ -23,26 +23,6 @@ PART = ".mask.part"  # the mask that is being written
 PALETTE = 256  # colours of a palette PNG
 MOST = 65536  # numbers of a PNG of 16 bits
 _NAME_LENGTH = 60  # characters of the name of an image that its mask keeps
-
-
-def colours(count: int) -> list[str]:
-    """A colour for each class, as #rrggbb, all different: bright enough to be seen on a photo. Always the same."""
-    found: list[str] = []
-    place = 0
-    while len(found) < count:
-        # hues go round by the golden angle, so that neighbours differ; lightness and saturation take turns
-        light, full = ((0.52, 0.85), (0.40, 0.80), (0.64, 0.75))[place % 3]
-        red, green, blue = colorsys.hls_to_rgb((0.47 + place * 0.381966) % 1, light, full)
-        name = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
-        place += 1
-        if name not in found[-2000:]:
-            found.append(name)
-    return found
-
-
-def rgb(name: str) -> tuple[int, int, int]:
-    """#0f766e -> (15, 118, 110)."""
-    return int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16)
 
 
 def numbers(masks: Sequence[tuple[int, Mapping[str, Any]]], size: tuple[int, int], nothing: int) -> "np.ndarray":
@@ -71,8 +51,7 @@ def picture(found: "np.ndarray", labels: Sequence[str]) -> "Image":
     if len(labels) >= PALETTE:
         return Image.fromarray(found.astype(np.uint16))
     image = Image.fromarray(found.astype(np.uint8))
-    tints = [value for name in colours(len(labels)) for value in rgb(name)]
-    image.putpalette(tints + [0] * (3 * PALETTE - len(tints)))
+    image.putpalette(class_colours.palette())
     return image
 
 
@@ -155,8 +134,8 @@ class MaskFolder:
         try:
             os.rename(self.path / PART, self.path / line["mask"])
             if not self.begun:
-                tints = colours(len(self.labels))
-                found = [{"number": n, "name": name, "colour": tints[n]} for n, name in enumerate(self.labels)]
+                named = enumerate(self.labels)
+                found = [{"number": n, "name": name, "colour": class_colours.hexadecimal(n)} for n, name in named]
                 write_json(self.path / CLASSES, found)
                 self.begun = True
         except OSError as error:
