@@ -159,7 +159,7 @@ class DepthwiseSame(Depthwise):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         from timm.layers.padding import pad_same
 
-        padded: torch.Tensor = pad_same(input, self.kernel_size, self.stride, self.dilation)
+        padded: torch.Tensor = pad_same(input, list(self.kernel_size), list(self.stride), list(self.dilation))
         return self._depthwise(padded, (0, 0))
 
 

@@ -23,6 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import segmentation as models
+from torchvision.models.segmentation.deeplabv3 import DeepLabV3
+from torchvision.models.segmentation.fcn import FCN
+from torchvision.models.segmentation.lraspp import LRASPP
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
@@ -74,7 +77,7 @@ class Torchvision(Dense):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-class _DeepLab(models.DeepLabV3):
+class _DeepLab(DeepLabV3):
     """torchvision's model without its last step, which enlarges the logits: the loss and the scores do that."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -85,20 +88,20 @@ class _DeepLab(models.DeepLabV3):
         return found
 
 
-class _FCN(models.FCN):
+class _FCN(FCN):
     """The same for FCN."""
 
     forward = _DeepLab.forward
 
 
-class _LRASPP(models.LRASPP):
+class _LRASPP(LRASPP):
     """The same for LR-ASPP."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"out": self.classifier(self.backbone(x))}
 
 
-OURS = ((models.DeepLabV3, _DeepLab), (models.FCN, _FCN), (models.LRASPP, _LRASPP))
+OURS = ((DeepLabV3, _DeepLab), (FCN, _FCN), (LRASPP, _LRASPP))
 
 
 def build(
