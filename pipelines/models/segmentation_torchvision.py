@@ -23,9 +23,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import segmentation as models
-from torchvision.models.segmentation.deeplabv3 import DeepLabV3
-from torchvision.models.segmentation.fcn import FCN
-from torchvision.models.segmentation.lraspp import LRASPP
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
@@ -77,8 +74,12 @@ class Torchvision(Dense):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-class _DeepLab(DeepLabV3):
-    """torchvision's model without its last step, which enlarges the logits: the loss and the scores do that."""
+class _DeepLab(nn.Module):
+    """DeepLabV3 and FCN without their last step, which enlarges the logits: the loss and the scores do that."""
+
+    backbone: nn.Module
+    classifier: nn.Module
+    aux_classifier: nn.Module | None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)
@@ -88,20 +89,14 @@ class _DeepLab(DeepLabV3):
         return found
 
 
-class _FCN(FCN):
-    """The same for FCN."""
-
-    forward = _DeepLab.forward
-
-
-class _LRASPP(LRASPP):
+class _LRASPP(nn.Module):
     """The same for LR-ASPP."""
+
+    backbone: nn.Module
+    classifier: nn.Module
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"out": self.classifier(self.backbone(x))}
-
-
-OURS = ((DeepLabV3, _DeepLab), (FCN, _FCN), (LRASPP, _LRASPP))
 
 
 def build(
@@ -151,9 +146,7 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     kind = str(config["architecture"])
     options: dict[str, Any] = {} if kind.startswith("lraspp") else {"aux_loss": config.get("auxiliary", True)}
     model: Any = getattr(models, kind)(weights=None, weights_backbone=None, num_classes=classes, **options)
-    for plain, ours in OURS:
-        if type(model) is plain:
-            model.__class__ = ours
+    model.__class__ = _LRASPP if kind.startswith("lraspp") else _DeepLab
     return model
 
 
