@@ -70,8 +70,8 @@ def check_layout(kind: Any, section: DataSection) -> None:
         return
     found = ", ".join(sorted(file_name(p.name) for p in path.iterdir())[:6]) if path.is_dir() else path.name
     raise DataError(
-        f"{section.id}: no masks that Graft can read (found: {short(printable(found), 120) or 'nothing'}): put images "
-        "into a folder `images` and masks of the same names into a folder `masks`, or both into one folder as 1.jpg and "
+        f"{section.id}: no masks that Graft can read (found: {short(printable(found), 120)}): put images into a folder "
+        "`images` and masks of the same names into a folder `masks`, or both into one folder as 1.jpg and "
         "1_mask.png; a column `mask`, and polygons of COCO, LabelMe and YOLO are read too"
     )
 
