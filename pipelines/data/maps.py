@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
 from pipelines.data.columns import select, values, with_column
+from pipelines.data.files import printable as file_name
 from pipelines.data.image import label_maps
 from pipelines.data.image.reading import read_mask, read_size, upright_size
 from pipelines.data.schema import DataSpec, Source
@@ -55,6 +56,24 @@ def classes_of(row: Mapping[str, Any]) -> list[str] | None:
     """The classes that a row's map shows; None if nobody looked."""
     text = row.get("classes")
     return None if text is None else list(json.loads(text))
+
+
+def check_layout(kind: Any, section: DataSection) -> None:
+    """Raise DataError for files that hold no masks, and say what they look like. `kind` is the module that reads them.
+
+    A format that the recipe names says it itself.
+    """
+    path = Path(section.id).expanduser()
+    if section.format is not None or not path.exists() or hasattr(kind, "has_masks"):
+        return
+    if section.columns.get("mask", "mask") in kind.columns(path):
+        return
+    found = ", ".join(sorted(file_name(p.name) for p in path.iterdir())[:6]) if path.is_dir() else path.name
+    raise DataError(
+        f"{section.id}: no masks that Graft can read (found: {short(printable(found), 120)}): put images into a folder "
+        "`images` and masks of the same names into a folder `masks`, or both into one folder as 1.jpg and "
+        "1_mask.png; a column `mask`, and polygons of COCO, LabelMe and YOLO are read too"
+    )
 
 
 # ---- what the masks are, and what their values mean ----
@@ -248,7 +267,7 @@ def _of_recipe(given: Mapping[str, str | None]) -> tuple[str, list[str]]:
     values_: dict[str, str | None] = {}
     colours: dict[str, str | None] = {}
     for key, name in given.items():
-        clean = None if name is None else " ".join(name.split())
+        clean = None if name is None else label_maps.clean_name(name)
         if clean == "":
             raise DataError(f"data.mask_classes: {key} has an empty name: give the class, or null to ignore its pixels")
         number = label_maps.colour(key)
@@ -263,8 +282,7 @@ def _of_recipe(given: Mapping[str, str | None]) -> tuple[str, list[str]]:
             )
     if values_ and colours:
         raise DataError("data.mask_classes has values and colours: masks have one or the other")
-    names = list(dict.fromkeys(name for name in given.values() if name is not None))
-    names = [" ".join(name.split()) for name in names]
+    names = [label_maps.clean_name(name) for name in given.values() if name is not None]
     if not names:
         raise DataError("data.mask_classes ignores every value: name one class at least")
     return _text({"colors": colours} if colours else {"values": values_}), list(dict.fromkeys(names))
