@@ -132,7 +132,7 @@ class DataSection(Strict):
     """Columns with 0 or 1, each named after its label, in place of one column of labels."""
     label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
     """What stands between the labels of a row in a text, with options.multi_label. Left out: `|`."""
-    mask_classes: Annotated[dict[str, str | None], BeforeValidator(_text_keys), Field(min_length=1)] | None = None
+    mask_classes: Annotated[dict[str, str | None], Field(min_length=1), BeforeValidator(_text_keys)] | None = None
     """Class of each value of the masks: `{0: membrane, 255: cell}`, or of each colour (`"r,g,b"` or `"#rrggbb"`).
 
     `null` stands for pixels that are ignored. Left out: a table of classes in the data, or the values themselves.

@@ -1,8 +1,8 @@
 """Masks of images: what their pixels mean, if no file says it, and whether a task can learn from them.
 
 Up to ALL masks are looked at when data are loaded, and the result is kept. So a mask that cannot be used is skipped
-before the training, and splits are stratified by the classes of their images. Of larger data SOME masks of each split
-are looked at.
+before the training, and splits are cut so that train keeps every class. Of larger data SOME masks of each split are
+looked at.
 """
 
 import json
@@ -83,8 +83,9 @@ def resolve(source: Source, section: DataSection) -> None:
     elif any(legends[split][place] is None for split in looks for place in looks[split]):
         found = [look for split in looks for look in looks[split].values() if "wrong" not in look]
         if not found:
-            first = next(look["wrong"] for split in looks for look in looks[split].values())
-            raise DataError(f"{section.id}: no mask can be read; the first: {first}")
+            split, place = next((split, place) for split in looks for place in looks[split])
+            first = f"{printable(short(str(source.splits[split][place]['id']), 120))}: {looks[split][place]['wrong']}"
+            raise DataError(f"{section.id}: no mask can be used; the first: {first}")
         text, names = _understood(found, source.mask_names, section.id)
         legends = {split: [own or text for own in given] for split, given in legends.items()}
         source.labels = source.labels or names
@@ -105,8 +106,8 @@ def _files(rows: "Dataset") -> list[int]:
     if "mask" not in rows.column_names:
         return []
     shapes = values(rows, "shapes") if "shapes" in rows.column_names else [None] * len(rows)
-    legends = _given(rows)
-    return [n for n in range(len(rows)) if shapes[n] is None and not (legends[n] and '"segments"' in legends[n][:4096])]
+    segments = [bool(text) and '"segments"' in str(text)[:4096] for text in _given(rows)]
+    return [n for n in range(len(rows)) if shapes[n] is None and not segments[n]]
 
 
 def _finish(
@@ -131,10 +132,11 @@ def _finish(
         except DataError as error:
             id_ = printable(short(str(ids[place]), 120))
             wrong[place] = str(error) if str(error).startswith(f"{id_}: ") else f"{id_}: {error}"
-    if len(wrong) == len(rows):
-        raise DataError(
-            f"{name}: none of {len(rows)} masks of {split} can be used; the first: {next(iter(wrong.values()))}"
+    if len(wrong) * 2 > len(looks):
+        share = (
+            f"none of {len(looks)}" if len(wrong) == len(looks) else f"only {len(looks) - len(wrong)} of {len(looks)}"
         )
+        raise DataError(f"{name}: {share} masks of {split} can be used; the first: {next(iter(wrong.values()))}")
     rows = with_column(rows, "legend", legends, feature=Value("string"))
     rows = with_column(rows, "classes", classes, feature=Value("string"))
     if wrong:
@@ -178,7 +180,7 @@ def _looked_at(rows: "Dataset", places: Sequence[int], name: str) -> dict[int, d
         with preparing(f"looking at masks of {name}", len(places)) as report:
             for start in range(0, len(places), _AT_ONCE):
                 some = [needed[place] for place in places[start : start + _AT_ONCE]]
-                for one in each(_look, some, cores()):
+                for one in each(look_at, some, cores()):
                     found.append({"wrong": str(one)} if isinstance(one, DataError) else one)
                 report(len(some))
         return found
@@ -196,11 +198,11 @@ def _key(rows: "Dataset", places: Sequence[int]) -> list[Any] | None:
     if not bare or None in listed:
         return None
     pages = [(one or {}).get("page") for one in files["mask"]]
-    known = stored.files_key([Path(path) for path in dict.fromkeys(listed)])
+    known = stored.files_key([Path(str(path)) for path in dict.fromkeys(listed)])
     return None if known is None else ["masks", known, listed, pages]
 
 
-def _look(row: Mapping[str, Any]) -> dict[str, Any]:
+def look_at(row: Mapping[str, Any]) -> dict[str, Any]:
     """The values and colours of a mask with the number of their pixels. Raises DataError."""
     import numpy as np
 
@@ -307,9 +309,7 @@ def _understood(looks: Sequence[Mapping[str, Any]], said: Mapping[str, Any], nam
         return _legend("values", said["values"])
     names = said.get("names") or list(table.values())
     if names:
-        by_name = _by_order(names, of_value, name)
-        if by_name:
-            return _legend("values", by_name)
+        return _legend("values", _by_order(names, of_value, name))
     return _sniffed(of_value, looks, bool(said.get("void")), name)
 
 
@@ -320,7 +320,9 @@ def _smoothed(look: Mapping[str, Any]) -> bool:
         return True
     between = [value for value in counts if value not in (0, 255)]
     two = counts.get(0, 0) + counts.get(255, 0)
-    return look["values"] is not None and len(between) >= 3 and max(between) >= 128 and two >= 0.8 * look["pixels"]
+    if look["values"] is None or len(between) < 3 or max(between) < 128:
+        return False
+    return bool(two >= 0.8 * look["pixels"] or (len(between) >= 8 and two >= 0.5 * look["pixels"]))
 
 
 def _legend(kind: str, known: Mapping[str, str | None]) -> tuple[str, list[str]]:
@@ -330,20 +332,25 @@ def _legend(kind: str, known: Mapping[str, str | None]) -> tuple[str, list[str]]
 
 
 def _by_order(names: Sequence[str | None], found: Mapping[int, int], where: str) -> dict[str, str | None]:
-    """The values of a list of classes: a place in it is a value; empty if the masks do not fit it."""
-    own = sorted(value for value in found if value != 255 or len(names) > 255)
+    """The values of a list of classes: a place in it is a value. Raises DataError if the masks do not fit it."""
+    known = sorted(found)
+    if len(names) == 2 and len(known) == 2 and known[0] == 0:
+        return dict(zip(map(str, known), names, strict=True))
+    own = [value for value in known if value != 255 or len(names) > 255]
     void: dict[str, str | None] = {"255": None} if 255 in found and len(names) <= 255 else {}
-    if own and own[-1] < len(names):
-        return {**{str(place): label for place, label in enumerate(names)}, **void}
-    both = sorted(found)
-    if len(names) == 2 and len(both) == 2 and both[0] == 0:
-        return dict(zip(map(str, both), names, strict=True))
-    if own and own[-1] == len(names) and 0 in found and names[0] != label_maps.BACKGROUND:
+    if own and own[0] >= 0 and own[-1] == len(names) and names[0] != label_maps.BACKGROUND:
         log.warning(
-            "%s: the masks have the values 0 to %d for %d classes: 0 is read as background", where, own[-1], own[-1]
+            "%s: the masks have values up to %d for %d classes: 0 is read as background", where, own[-1], own[-1]
         )
         return {"0": label_maps.BACKGROUND, **{str(place): label for place, label in enumerate(names, 1)}, **void}
-    return {}
+    fitting = sum(count for value, count in found.items() if 0 <= value < len(names) or str(value) in void)
+    if fitting * 2 < sum(found.values()):  # a few others are found mask by mask
+        some = ", ".join(map(str, known[:6])) + (", ..." if len(known) > 6 else "")
+        raise DataError(
+            f"{where}: a file names {len(names)} classes, so the masks are to have the values 0 to {len(names) - 1}, "
+            f"and they have {some}: give data.mask_classes={{VALUE: NAME, ...}}"
+        )
+    return {**{str(place): label for place, label in enumerate(names)}, **void}
 
 
 def _sniffed(found: Counter[int], looks: Sequence[Mapping[str, Any]], void: bool, name: str) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ The formulas are those of transformers' own losses, with three differences: sums
 complete step, the points of an image are drawn from a seed of its own, and pixels that the data ignore have no weight.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def install(model: Any) -> None:
     criterion.__class__ = type(kind.__name__, (own, kind), {"__module__": kind.__module__})
 
 
-class Criterion(nn.Module):
+class Criterion(nn.Module, ABC):
     """In the place of the library's criterion, which the model calls in its forward pass. `step` is set before it."""
 
     step: Step
@@ -109,13 +110,13 @@ class Criterion(nn.Module):
         queries, chosen = (torch.as_tensor(one, dtype=torch.int64, device=masks.device) for one in pairs)
         return queries, chosen
 
+    @abstractmethod
     def _costs(self, place: int, masks: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The cross entropy and the Dice loss of every query with every mask, [queries, masks]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _of_masks(self, place: int, masks: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The sums of the two losses of masks, over pairs of the same number."""
-        raise NotImplementedError
 
 
 class ByPoints(Criterion):

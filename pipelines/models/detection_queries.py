@@ -26,7 +26,7 @@ class Queries:
 
     The loss adds up exactly over micro-batches. The points at which masks are compared are drawn from a seed of each
     image. The exceptions: the BatchNorm of a ResNet is live, and so is dropout; the queries that keep EoMT's masked
-    attention are drawn for the micro-batch, as dropout is.
+    attention are drawn for the micro-batch, as dropout is, and so is the scale of the positions of EoMT on DINOv3.
     """
 
     library = "transformers"

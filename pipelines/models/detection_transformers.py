@@ -279,7 +279,8 @@ def _checked(config: Any, folder: Path | None, masks: bool) -> Any:
     if kind not in KINDS:
         raise ModelError(f"{what}: a {kind} model does not find objects; choose one of {', '.join(KINDS)}")
     if masks and kind != "rf_detr":
-        raise ModelError(f"{what}: a {kind} model finds boxes only; for masks choose rf_detr, mask2former, eomt or torchvision's maskrcnn")
+        others = "rf_detr, mask2former, eomt or torchvision's maskrcnn"
+        raise ModelError(f"{what}: a {kind} model finds boxes only; for masks choose {others}")
     if kind in EVERY_LAYER:
         config.auxiliary_loss = True
     return config

@@ -73,7 +73,7 @@ def load(folder: Path) -> tuple[nn.Module, Any, int]:
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
-    _mask_attention(model, None)
+    mask_attention(model, None)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
@@ -207,13 +207,13 @@ def loss(
     for part in model.modules():
         if isinstance(part, losses.Criterion):
             part.step = step
-    _mask_attention(model, float(batch.get("progress", 0.0)) if model.training else None)
+    mask_attention(model, float(batch.get("progress", 0.0)) if model.training else None)
     labels = {"mask_labels": [one.to(device) for one in masks], "class_labels": [one.to(device) for one in classes]}
     total: Tensor = model(pixel_values=pixels, **labels, output_hidden_states=True).loss
     return total
 
 
-def _mask_attention(model: nn.Module, progress: float | None) -> None:
+def mask_attention(model: nn.Module, progress: float | None) -> None:
     """Set the share of EoMT's queries with masked attention; None: none of them, as in evaluation."""
     for part in model.modules():
         probabilities = part._buffers.get("attn_mask_probs")
@@ -243,7 +243,7 @@ def annealed(progress: float, blocks: int) -> list[float]:
 @torch.no_grad()
 def outputs(model: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The logits of classes [images, queries, classes + 1] and of masks [images, queries, height, width], float32."""
-    _mask_attention(model, None)
+    mask_attention(model, None)
     found = model(pixel_values=pixels.to(next(model.parameters()).device))
     return found.class_queries_logits.float(), found.masks_queries_logits.float()
 

@@ -68,7 +68,7 @@ class Queries:
         return queries.counts(self.config, [len(kinds) for kinds, _ in map(_named, *_columns(batch))])
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float], step: int) -> Tensor:
-        found = [_targets(*one) for one in zip(*_columns(batch), strict=True)]
+        found = [targets(*one) for one in zip(*_columns(batch), strict=True)]
         masks, classes, ignored = zip(*found, strict=True)
         return queries.loss(model, batch, masks, classes, counts, ignored)
 
@@ -100,7 +100,7 @@ class Queries:
         stuff = set(range(len(self.labels)))
         stuff -= {place for place, label in enumerate(self.labels) if self.things is None or label in self.things}
         each = zip(classes.cpu(), masks, inner or [shape] * len(pixels), sizes, strict=True)
-        return [_segments(of_image, logits, shape, part, size, stuff) for of_image, logits, part, size in each]
+        return [segments_of(of_image, logits, shape, part, size, stuff) for of_image, logits, part, size in each]
 
     def layers(self, model: nn.Module) -> list[nn.Module]:
         return queries.layers(model)
@@ -110,7 +110,7 @@ class Queries:
         queries.save(model, self.processor, folder)
 
 
-def _segments(
+def segments_of(
     classes: Tensor,
     masks: Tensor,
     shape: Sequence[int],
@@ -176,7 +176,7 @@ def _named(label_map: Tensor, segments: Any, kinds: Any) -> tuple[list[int], lis
     return [known[value - 1] for value in shown], shown
 
 
-def _targets(label_map: Tensor, segments: Any, kinds: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+def targets(label_map: Tensor, segments: Any, kinds: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     """Masks uint8 [n, height, width], their label numbers, and the ignored pixels (None if all count)."""
     labels, values = _named(label_map, segments, kinds)
     of_pixels = label_map if segments is None else torch.as_tensor(segments).to(label_map.device)

@@ -67,7 +67,7 @@ def segment(
     whole = torch.empty(len(family.labels), height, width)
     for top, left, scores in tiles(model, family, image, tile, overlap):
         whole[:, top : top + scores.shape[1], left : left + scores.shape[2]] = scores
-    return _enlarged(whole, size)
+    return enlarged(whole, size)
 
 
 def segment_equal(
@@ -79,7 +79,7 @@ def segment_equal(
     """
     height, width = inner
     scores = _scores(model, family, pixels[..., :height, :width])
-    return [_enlarged(one, size) for one, size in zip(scores, sizes, strict=True)]
+    return [enlarged(one, size) for one, size in zip(scores, sizes, strict=True)]
 
 
 def _scores(model: "nn.Module", family: "Family", pixels: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def padded_size(family: "Family", height: int, width: int) -> tuple[int, int]:
     return -(-height // family.stride) * family.stride, -(-width // family.stride) * family.stride
 
 
-def _enlarged(scores: Tensor, size: tuple[int, int]) -> Segmented:
+def enlarged(scores: Tensor, size: tuple[int, int]) -> Segmented:
     """The label map at another size (height, width): probabilities are interpolated (bilinear), then the best is taken.
 
     Bands of rows are interpolated one after the other, because all classes at the original size may not fit the memory.
@@ -125,7 +125,7 @@ def _enlarged(scores: Tensor, size: tuple[int, int]) -> Segmented:
 # ---- tiles ----
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """How one side of an image is cut: starts of tiles, and strips [start, end) where neighbours are blended."""
 
     starts: list[int]
@@ -133,10 +133,10 @@ class _Axis(NamedTuple):
     length: int  # of a tile
 
 
-def _axis(length: int, tile: int, overlap: int) -> _Axis:
+def axis(length: int, tile: int, overlap: int) -> Axis:
     """Cut a side into the fewest tiles that overlap by `overlap`, at even distances."""
     if length <= tile:
-        return _Axis([0], [], length)
+        return Axis([0], [], length)
     count = -(-(length - overlap) // (tile - overlap))
     starts = [round(number * (length - tile) / (count - 1)) for number in range(count)]
     blend = max(1, overlap // 2)
@@ -144,7 +144,7 @@ def _axis(length: int, tile: int, overlap: int) -> _Axis:
     for before, after in pairwise(starts):
         middle = (after + before + tile) // 2
         strips.append((middle - blend // 2, middle - blend // 2 + blend))
-    return _Axis(starts, strips, tile)
+    return Axis(starts, strips, tile)
 
 
 def tiles(
@@ -154,7 +154,7 @@ def tiles(
 
     The parts do not overlap, and together they cover the image.
     """
-    down, across = _axis(image.height, tile, overlap), _axis(image.width, tile, overlap)
+    down, across = axis(image.height, tile, overlap), axis(image.width, tile, overlap)
     above: list[Tensor | None] = [None] * len(across.starts)  # of each column: the strip that the row above left
     for line, top in enumerate(down.starts):
         beside: Tensor | None = None
@@ -167,7 +167,7 @@ def tiles(
 
 
 def _blended(
-    scores: Tensor, axis: _Axis, number: int, carried: Tensor | None, dim: int
+    scores: Tensor, axis: Axis, number: int, carried: Tensor | None, dim: int
 ) -> tuple[Tensor, int, Tensor | None]:
     """What tile `number` of an axis finishes: its probabilities, where they start, and the strip for the next tile."""
     start, length = axis.starts[number], axis.length

@@ -324,7 +324,7 @@ def wrong_pixels(labels: Sequence[str], white: int | None = None) -> MistakeSpec
         iou, wrong = image_scores(record)
         image, predicted = read_image(row["image"], white=white), unpacked(record["map"])
         if labels:
-            sheet = four(image, predicted, read_map(row, labels, image.size), called, side=400)
+            sheet = four(image, predicted, read_map(row, labels, image.size), called, side=320)
         else:
             sheet = overlay(image, predicted)
         facts = {"Mean IoU": f"{iou:.2f}", "Wrong pixels": f"{wrong:.1%}"}

@@ -94,6 +94,7 @@ class ImageSegmentation(Task):
             input_columns=("image",),
             label_kind=None,
             labels=tuple(self.labels),
+            example=lambda row: {"image": row["image"]},
         )
 
     @property

@@ -79,8 +79,7 @@ def of_run(run: Path, folder: Path) -> list[dict[str, Any]]:
         found[int(Path(record["id"]).stem)] = unpacked(record["map"])
     _, maps = slices(folder, TEST)
     return [
-        {"id": str(number), **segmentation.record(found[number], of, 2)}
-        for number, of in zip(TEST, maps, strict=True)
+        {"id": str(number), **segmentation.record(found[number], of, 2)} for number, of in zip(TEST, maps, strict=True)
     ]
 
 
@@ -101,8 +100,10 @@ def main() -> None:
         drawn = intervals.resampled(lambda weights, found=found: segmentation.summarize(found, weights), units)
         values[name] = drawn["foreground_dice"]
         low, high = intervals.bounds(drawn["foreground_dice"], len(units))
-        print(f"{name}: membrane Dice {own['foreground_dice']:.3f} ({low:.3f} to {high:.3f}), "
-              f"IoU {own['foreground_iou']:.3f}, boundary F1 {own['boundary_f1']:.3f}")
+        print(
+            f"{name}: membrane Dice {own['foreground_dice']:.3f} ({low:.3f} to {high:.3f}), "
+            f"IoU {own['foreground_iou']:.3f}, boundary F1 {own['boundary_f1']:.3f}"
+        )
     if "run" in values:
         gain = values["run"] - values["forest"]
         low, high = intervals.bounds(gain, len(units))

@@ -18,7 +18,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 # keywords that are checked below, and those that say nothing about values
 CHECKED = {"type", "const", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "$ref"}
-CHECKED |= {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
+CHECKED |= {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minProperties"}
 CHECKED |= {"anyOf", "allOf", "if", "then"}
 SILENT = {"$schema", "$defs", "title", "description", "default"}
 
@@ -73,3 +73,5 @@ def _bounds(value: Any, schema: Any, at: str) -> Iterator[str]:
             yield f"{at}: {value!r} is out of bounds"
     if isinstance(value, list) and not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
         yield f"{at}: {len(value)} items"
+    if isinstance(value, dict) and len(value) < schema.get("minProperties", 0):
+        yield f"{at}: {len(value)} keys"

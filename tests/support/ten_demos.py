@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.support import tiny, tiny_audio, tiny_boxes, tiny_diffusion, tiny_text, tiny_whisper
+from tests.support import tiny, tiny_audio, tiny_boxes, tiny_diffusion, tiny_segmenters, tiny_text, tiny_whisper
 
 TEXT = "the song was made by ada in rome"
 
@@ -27,6 +27,7 @@ def models() -> dict[str, Callable[[Path], Path]]:
         "audio-classification": lambda folder: tiny_audio.wav2vec2(folder, "Wav2Vec2ForSequenceClassification"),
         "fill-mask": lambda folder: tiny_text.bert(folder, "BertForMaskedLM"),
         "image-classification": tiny.vit,
+        "image-segmentation": lambda folder: tiny_segmenters.tiny_folder("unet", folder),
         "instance-segmentation": lambda folder: tiny_boxes.model(folder, "maskrcnn"),
         "object-detection": lambda folder: tiny_boxes.model(folder, "ssdlite320_mobilenet_v3_large"),
         "question-answering": tiny_text.bert,

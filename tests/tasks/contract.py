@@ -476,6 +476,8 @@ def same_value(a: Any, b: Any) -> bool:
     """Check that two values are equal, bit for bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
     if isinstance(a, Mapping):
         return set(a) == set(b) and all(same_value(a[key], b[key]) for key in a)
     if isinstance(a, list):

@@ -1,1 +1,68 @@
-"""Image segmentation: the contract, with a tiny SegFormer."""
+"""Image segmentation: the contract, with a tiny SegFormer and crops of images that have two sizes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.recipe import Recipe
+from pipelines.data.image.label_maps import packed, read_map
+from pipelines.metrics import segmentation
+from tests.support import tiny_masks, tiny_queries, tiny_segmenters
+from tests.support.hub import HubServer
+from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
+
+LABELS = ("background", "square", "disc")
+
+
+class TestContract(TaskContract):
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {
+            "task": "image-segmentation",
+            "model": {"config": tiny_segmenters.SEGFORMER},
+            "data": {"id": str(tiny_masks.shapes(folder / "shapes", n=24, classes=LABELS)), "workers": 0},
+            "options": {"image_size": 64, "augment": "photo", "loss": "cross-entropy+dice"},
+            "train": {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
+            "hub": {"examples": 2},
+        }
+
+    def perfect(self, rows: Any) -> list[dict[str, Any]]:
+        maps = [read_map(row, LABELS) for row in rows]
+        return [
+            {"id": row["id"], "size": list(of.shape), **segmentation.record(of, of, len(LABELS)), "map": packed(of)}
+            for row, of in zip(rows, maps, strict=True)
+        ]
+
+    def question(self, run: Path) -> tuple[Any, ...]:
+        return (run / "model" / "examples" / "0.jpg",)
+
+    def same(self, printed: str, answer: Any) -> bool:
+        found = {label: float(share) for share, label in re.findall(r"(?m)^(\d\.\d+)  (.+)$", printed)}
+        return found.keys() == {one["label"] for one in answer} and all(
+            abs(found[one["label"]] - one["share"]) < 2e-3 for one in answer
+        )
+
+
+def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
+    from pipelines.models import segmentation as models
+    from pipelines.models.source import Weights
+
+    config = recipe.model.config or {}
+    kind = "eomt" if "eomt" in str(recipe.model.id) else "segformer"
+    if config.get("model_type") == "smp":
+        kind = "unet"
+    made = {"eomt": tiny_queries.CONFIGS["eomt"], "unet": tiny_segmenters.UNET, "segformer": tiny_segmenters.SEGFORMER}
+    model, family = models.build(Weights(None, made[kind], True), list(LABELS))
+    (folder / "model").mkdir()
+    family.save(model, folder / "model")
+    changes = ["options.crop=64"] if recipe.options.crop is not None else []
+    changes += ["options.image_size=64"] if recipe.options.resize != "none" else []
+    changes += ["options.tile=64", "options.overlap=16"] if recipe.options.tile is not None else []
+    if recipe.data.mask_classes:
+        changes += ["data.mask_classes=null"]
+    if recipe.train.metric == "panoptic_quality" or "foreground" in str(recipe.train.metric):
+        changes += ["train.metric=null"]
+    data = str(tiny_masks.shapes(folder / "shapes", side=96, classes=LABELS))
+    if recipe.model.id is not None:
+        hub.add_model(recipe.model.id, folder / "model")
+        return Served(data, changes=tuple(changes))
+    return Served(data, str(folder / "model"), tuple(changes))

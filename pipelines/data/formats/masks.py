@@ -77,18 +77,21 @@ class _File(NamedTuple):
 
 def detect(path: Path) -> bool:
     """Whether most masks have an image, and the first of them look like masks."""
-    return has_masks(path)
+    masks = _paired(path)
+    return bool(masks) and all(_is_mask(masks[place]) for place in sorted({0, len(masks) // 2, len(masks) - 1}))
 
 
 def has_masks(path: Path) -> bool:
-    """The same as `detect`."""
+    """Whether most masks have an image. A task that needs masks says what is wrong with them."""
+    return bool(_paired(path))
+
+
+def _paired(path: Path) -> list[str]:
+    """The masks of a folder that have an image; empty if most have none."""
     if not path.is_dir():
-        return False
+        return []
     found, left = _pairs(islice(_files(path), _MOST))
-    if not found or len(found) < len(left):
-        return False
-    masks = list(found.values())
-    return all(_is_mask(masks[place]) for place in sorted({0, len(masks) // 2, len(masks) - 1}))
+    return list(found.values()) if len(found) >= len(left) else []
 
 
 def columns(path: Path) -> dict[str, str]:
@@ -220,13 +223,13 @@ def _is_mask(path: str) -> bool:
         return True  # reading it will report why
     plain = label_maps.grey(mask)
     counts = np.unique(label_maps.colour_numbers(mask) if plain is None else plain, return_counts=True)[1]
-    return len(counts) <= 256 if plain is not None and plain.dtype != np.uint8 else _few(counts)
+    return _few(counts) or bool(plain is not None and plain.dtype != np.uint8 and len(counts) <= 256)
 
 
 def _few(counts: Any) -> bool:
     """Whether 32 values have 95 % of the pixels, or 4 values 80 % (smoothed edges)."""
-    counts = sorted(map(int, counts), reverse=True)
-    return sum(counts[:32]) >= 0.95 * sum(counts) or sum(counts[:4]) >= 0.8 * sum(counts)
+    most: list[int] = sorted(counts.tolist(), reverse=True)
+    return sum(most[:32]) >= 0.95 * sum(most) or sum(most[:4]) >= 0.8 * sum(most)
 
 
 # ---- lists of pairs ----

@@ -150,7 +150,7 @@ def run_lengths(found: Any) -> dict[str, Any] | None:
     size, counts = found["size"], found.get("counts")
     if not all(type(side) is int and 0 < side <= 1 << 16 for side in size):
         return None
-    plain = _unpacked(counts) if isinstance(counts, str) else counts
+    plain = unpacked_counts(counts) if isinstance(counts, str) else counts
     if not isinstance(plain, list) or not all(type(count) is int and count >= 0 for count in plain):
         return None
     if sum(plain) != size[0] * size[1]:
@@ -163,7 +163,7 @@ def run_lengths(found: Any) -> dict[str, Any] | None:
     return {"size": size, "counts": packed["counts"].decode("ascii")}
 
 
-def _unpacked(text: str) -> list[int] | None:
+def unpacked_counts(text: str) -> list[int] | None:
     """The run lengths in COCO's compressed string; None if it is no such string."""
     counts: list[int] = []
     value = shift = 0

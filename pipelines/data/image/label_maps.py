@@ -372,39 +372,37 @@ def _drawn(row: Mapping[str, Any], labels: tuple[str, ...], size: tuple[int, int
     if not isinstance(shapes, list):
         raise DataError("its shapes are no JSON list")
     width, height = size
-    found = np.full((height, width), _number(background, labels), dtype=np.int16)
+    found = np.full((width, height), _number(background, labels), dtype=np.int16)  # run lengths go down the columns
     for number, shape in enumerate(shapes, 1):
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), (str, type(None))):
             raise DataError(f"shape {number} is no object with a label and a segmentation")
         _draw(found, shape.get("segmentation"), _number(shape["label"], labels) if shape.get("label") else IGNORE)
-    return found
+    return np.ascontiguousarray(found.T)
 
 
 def _draw(found: np.ndarray, segmentation: Any, number: int) -> None:
-    """Give the pixels of one shape their class. Raises DataError."""
+    """Give the pixels [width, height] of one shape their class. Raises DataError."""
     from pycocotools import mask as coco
 
-    height, width = found.shape
+    width, height = found.shape
     if isinstance(segmentation, list):
         known = boxes.polygons(segmentation)
         if known is None:
             raise DataError("a shape is no list of polygons with three points or more")
-        # only the part of the image around a shape is filled: thousands of small ones would take minutes otherwise
-        xs, ys = [x for one in known for x in one[::2]], [y for one in known for y in one[1::2]]
-        left, top = max(0, int(min(xs)) - 1), max(0, int(min(ys)) - 1)
-        right, bottom = min(width, int(max(xs)) + 2), min(height, int(max(ys)) + 2)
-        if right <= left or bottom <= top:
-            return
-        moved = [[v - (top if place % 2 else left) for place, v in enumerate(one)] for one in known]
-        inside = coco.decode(coco.merge(coco.frPyObjects(moved, bottom - top, right - left))).astype(bool)
-        found[top:bottom, left:right][inside] = number
-        return
-    runs = boxes.run_lengths(segmentation)
-    if runs is None:
-        raise DataError("a shape's run lengths are broken")
-    if runs["size"] != [height, width]:
-        raise DataError(other_size((runs["size"][1], runs["size"][0]), (width, height)))
-    found[coco.decode(runs).astype(bool)] = number
+        counts = boxes.unpacked_counts(coco.merge(coco.frPyObjects(known, height, width))["counts"].decode("ascii"))
+    else:
+        runs = boxes.run_lengths(segmentation)
+        if runs is None:
+            raise DataError("a shape's run lengths are broken")
+        if runs["size"] != [height, width]:
+            raise DataError(other_size((runs["size"][1], runs["size"][0]), (width, height)))
+        counts = boxes.unpacked_counts(runs["counts"])
+    # run by run, because a complete mask for each of a thousand small shapes would take long
+    flat, at = found.reshape(-1), 0
+    for place, count in enumerate(counts or ()):
+        if place % 2:
+            flat[at : at + count] = number
+        at += count
 
 
 # ---- panoptic rows ----

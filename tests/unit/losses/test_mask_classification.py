@@ -54,7 +54,7 @@ def test_one_image_has_the_library_s_loss_and_gradients(pair, number):
     masks, classes = targets([number])
     whole = batch(1)
     counts = models.counts(own.config, [number])
-    models._mask_attention(library, None)
+    models.mask_attention(library, None)
     torch.manual_seed(whole["seed"][0])
     labels = {"mask_labels": [masks[0].float()], "class_labels": classes}
     expected = library(pixel_values=whole["pixel_values"], output_hidden_states=True, **labels).loss
@@ -76,7 +76,7 @@ def test_a_step_divided_by_its_counts_is_the_library_s_mean(pair):
     counts = models.counts(own.config, numbers)
     assert counts == {"masks": 6.0, "class_weight": pytest.approx(6 + 0.1 * 34)}
     parts = sum(float(of(own, whole, masks, classes, [place], counts).detach()) for place in range(4))
-    models._mask_attention(library, None)
+    models.mask_attention(library, None)
     if isinstance(own.criterion, losses.ByPixels):  # without points the library can be asked for all images at once
         labels = {"mask_labels": [one.float() for one in masks], "class_labels": classes}
         expected = float(library(pixel_values=whole["pixel_values"], **labels).loss.detach())

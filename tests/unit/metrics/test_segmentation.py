@@ -401,6 +401,13 @@ def test_counts_of_parts_add_up() -> None:
     assert sum(parts).sum() == sum(int((true != IGNORE).sum()) for _, true in pairs)
 
 
+def test_large_maps_are_counted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [made_up(seed) for seed in range(20)]
+    expected = [recorded(*case) for case in cases] + [panoptic(seed)[3] for seed in range(20)]
+    monkeypatch.setattr(segmentation, "STRIP", 30)
+    assert [recorded(*case) for case in cases] + [panoptic(seed)[3] for seed in range(20)] == expected
+
+
 def test_panoptic_weights_and_resamples() -> None:
     _, _, _, records = panoptic(3)
     found = statistics(records, names(4), names(4)[:2])

@@ -96,28 +96,28 @@ def test_segments_of_made_up_masks():
     classes = torch.full((5, 4), -9.0)
     for query, (label, value) in enumerate([(0, 5.0), (0, 5.0), (2, 9.0), (2, 5.0), (1, -8.0)]):
         classes[query, label] = value
-    found = segmentation_queries._segments(classes, logits, (8, 8), (8, 8), (8, 8), {0, 1})
+    found = segmentation_queries.segments_of(classes, logits, (8, 8), (8, 8), (8, 8), {0, 1})
     expected = np.ones((8, 8), np.int32)
     expected[3:5, 3:5] = 2
     assert found.kinds.tolist() == [0, 2]
     assert np.array_equal(found.segments, expected)
-    many = segmentation_queries._segments(classes, logits, (8, 8), (8, 8), (8, 8), set())
+    many = segmentation_queries.segments_of(classes, logits, (8, 8), (8, 8), (8, 8), set())
     assert many.kinds.tolist() == [0, 0, 2]
 
 
 def test_targets_are_a_mask_for_each_class_or_segment():
     label_map = torch.tensor([[0, 0, 2], [IGNORE, 2, 2]], dtype=torch.int16)
-    masks, classes, ignored = segmentation_queries._targets(label_map, None, None)
+    masks, classes, ignored = segmentation_queries.targets(label_map, None, None)
     assert classes.tolist() == [0, 2]
     assert masks.tolist() == [[[1, 1, 0], [0, 0, 0]], [[0, 0, 1], [0, 1, 1]]]
     assert ignored.tolist() == [[False, False, False], [True, False, False]]
     segments = np.array([[1, 1, 2], [0, 3, 4]], np.int32)
     kinds = np.array([0, 2, 2, IGNORE], np.int16)
-    masks, classes, ignored = segmentation_queries._targets(label_map, segments, kinds)
+    masks, classes, ignored = segmentation_queries.targets(label_map, segments, kinds)
     assert classes.tolist() == [0, 2, 2]
     assert masks.sum((1, 2)).tolist() == [2, 1, 1]
     assert ignored.tolist() == [[False, False, False], [True, False, True]]
-    masks, classes, ignored = segmentation_queries._targets(torch.zeros(2, 3, dtype=torch.int16), None, None)
+    masks, classes, ignored = segmentation_queries.targets(torch.zeros(2, 3, dtype=torch.int16), None, None)
     assert ignored is None
 
 
@@ -163,9 +163,7 @@ def test_what_the_family_says_of_itself(folders):
 
 def test_another_loss_and_weights_are_refused(folders):
     source = Weights(folders["eomt"], None, False)
-    with pytest.raises(
-        ModelError, match=r"options\.loss: models that find masks with queries have a loss of"
-    ):
+    with pytest.raises(ModelError, match=r"options\.loss: models that find masks with queries have a loss of"):
         segmentation_queries.build(source, LABELS, "dice")
     with pytest.raises(ModelError, match=r"options\.class_weights"):
         segmentation_queries.build(source, LABELS, weights={"sky": 2.0})

@@ -93,20 +93,20 @@ def test_a_model_of_one_size_sees_only_this_size() -> None:
 
 
 @torch.no_grad()
-def test_probabilities_are_enlarged_before_the_best_class_is_taken() -> None:
+def test_probabilities_areenlarged_before_the_best_class_is_taken() -> None:
     """As torch's own interpolation, in bands of rows."""
     scores = torch.rand(1, 7, 33, 41, generator=torch.Generator().manual_seed(2)).softmax(1)
     expected = nn.functional.interpolate(scores, (150, 97), mode="bilinear", align_corners=False)[0].argmax(0)
     before, tiles.BAND = tiles.BAND, 7 * 97 * 10
     try:
-        found = tiles._enlarged(scores[0], (150, 97)).map
+        found = tiles.enlarged(scores[0], (150, 97)).map
     finally:
         tiles.BAND = before
     assert (found == expected.numpy()).mean() > 0.9999  # rounding may decide between equal probabilities
 
 
 @torch.no_grad()
-def test_a_resized_image_is_cut_into_tiles_and_enlarged() -> None:
+def test_a_resized_image_is_cut_into_tiles_andenlarged() -> None:
     model, family, image = convolutions(4, 3), Plain(4), picture(160, 120)
     expected = tiles.segment(model, family, image, (240, 320), 4096, 16)
     found = tiles.segment(model, family, image, (240, 320), 64, 16)
@@ -117,7 +117,7 @@ def test_a_resized_image_is_cut_into_tiles_and_enlarged() -> None:
 def test_axes_leave_no_more_than_two_tiles_at_a_pixel() -> None:
     for length in range(65, 600):
         for overlap in (2, 15, 32):
-            axis = tiles._axis(length, 64, overlap)
+            axis = tiles.axis(length, 64, overlap)
             assert axis.starts[0] == 0
             assert axis.starts[-1] + 64 == length
             assert all(after - before <= 64 - overlap for before, after in pairwise(axis.starts))
