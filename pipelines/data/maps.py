@@ -431,3 +431,35 @@ def check_classes(train: "Dataset", labels: Sequence[str], name: str) -> None:
         some = ", ".join(short(printable(label)) for label in lacking[:4]) + (", ..." if len(lacking) > 4 else "")
         of = "" if len(known) == len(train) else f" in {len(known):,} masks that were looked at"
         log.warning("%s: train has no pixel of %d of %d classes%s: %s", name, len(lacking), len(labels), of, some)
+
+
+def things_in(rows: "Dataset") -> list[str] | None:
+    """The classes whose objects panoptic rows tell apart; None if rows are not panoptic."""
+    for text in rows["legend"] if "legend" in rows.column_names else ():
+        legend = label_maps.legend_of(text) if text else None
+        if legend is not None and legend.segments is not None:
+            return sorted(legend.things)
+    return None
+
+
+def balanced(rows: "Dataset", labels: Sequence[str], name: str) -> dict[str, float]:
+    """The weight of each class that makes all classes equal in the loss: pixels / (classes * pixels of the class).
+
+    Up to SOME masks are counted. A class without a pixel in them has the largest weight of the others.
+    """
+    import numpy as np
+
+    places = evenly_spaced(range(len(rows)), SOME)
+    needed = rows.select_columns([c for c in ("id", "image", "mask", "legend", "shapes") if c in rows.column_names])
+    pixels = np.zeros(len(labels))
+    with preparing(f"counting pixels of {name}", len(places)) as report:
+        for start in range(0, len(places), _AT_ONCE):
+            some = [needed[place] for place in places[start : start + _AT_ONCE]]
+            for found in each(lambda row: label_maps.read_map(row, labels), some, cores()):
+                if not isinstance(found, DataError):  # it is reported when the row is read for training
+                    pixels += np.bincount(found[found != label_maps.IGNORE], minlength=len(labels))
+            report(len(some))
+    seen = pixels > 0
+    weights = pixels.sum() / (seen.sum() * np.maximum(pixels, 1))
+    weights[~seen] = weights[seen].max(initial=1.0)
+    return dict(zip(labels, weights.tolist(), strict=True))

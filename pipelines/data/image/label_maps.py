@@ -467,8 +467,8 @@ def _segment_numbers(mask: Mask) -> np.ndarray:
 class LabelMaps(Encoding):
     """Rows as examples with `image` (PIL RGB), `map` int16 [height, width] and `size` (height, width).
 
-    Examples of panoptic rows also have `segments` int32 [height, width] and `kinds` int16 [n], the class number of
-    segment 1 .. n (IGNORE for crowds). Image and mask are decoded when they are indexed, in a worker. Pixels of classes
+    Examples of panoptic rows also have `segments` int32 [height, width], `kinds` int16 [n], the class number of segment
+    1 .. n (IGNORE for crowds), and `crowds`, the class number of each segment that is a crowd. Image and mask are decoded when they are indexed, in a worker. Pixels of classes
     that are not in `labels` are ignored.
     """
 
@@ -508,7 +508,8 @@ class LabelMaps(Encoding):
         if is_panoptic(row):
             segments, kinds = read_segments(row, self.labels, image.size)
             labels = [IGNORE if kind["crowd"] else kind["label"] for kind in kinds]
-            example |= {"segments": segments, "kinds": np.array(labels, dtype=np.int16)}
+            crowds = {number: kind["label"] for number, kind in enumerate(kinds, 1) if kind["crowd"]}
+            example |= {"segments": segments, "kinds": np.array(labels, dtype=np.int16), "crowds": crowds}
         return example
 
 
