@@ -130,14 +130,15 @@ def _drawn(logits: Tensor) -> tuple[float, list[float], dict[str, Any]] | None:
     """The mean probability in a mask, its box, and COCO's run lengths; None if it is empty."""
     from pycocotools import mask as coco
 
-    inside = logits > 0
-    if not inside.any():
-        return None
-    mean = float(logits[inside].sigmoid().mean())
-    pixels = inside.cpu().numpy()
+    pixels = (logits > 0).cpu().numpy()
     rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-    run = coco.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    if not len(rows):
+        return None
+    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    part = logits[top:bottom, left:right]
+    mean = float((part.sigmoid() * (part > 0)).sum() / (part > 0).sum())
+    box = [float(left), float(top), float(right), float(bottom)]
+    run = coco.encode(np.asfortranarray(pixels.view(np.uint8)))
     return mean, box, {"size": [int(side) for side in run["size"]], "counts": run["counts"].decode("ascii")}
 
 

@@ -4,9 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import Recipe
+import pytest
+from safetensors.torch import load_file
+
+from pipelines.config.recipe import Recipe, validate
+from pipelines.models import mask_classification
+from pipelines.training.run import train
 from tests.support import tiny_boxes, tiny_queries
 from tests.support.hub import HubServer
+from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 
@@ -66,3 +72,26 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
         hub.add_model(recipe.model.id, model)
         return Served(str(tiny_boxes.shapes(folder / "shapes")))
     return Served(str(tiny_boxes.shapes(folder / "shapes")), str(model))
+
+
+def test_the_masked_attention_of_eomt_follows_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head stage is before the schedule. Scores and the saved model are without masked attention."""
+    seen: list[float] = []
+    real = mask_classification.annealed
+
+    def annealed(progress: float, blocks: int) -> list[float]:
+        seen.append(progress)
+        return real(progress, blocks)
+
+    monkeypatch.setattr(mask_classification, "annealed", annealed)
+    data = {"id": str(tiny_boxes.shapes(tmp_path / "shapes", n=24)), "workers": 0}
+    settings = {"max_steps": 4, "head_epochs": 1, "batch_size": 10, "precision": "fp32", "baseline": False}
+    model = {"config": tiny_queries.CONFIGS["eomt"]}
+    recipe = validate({"task": "instance-segmentation", "model": model, "data": data, "train": settings})
+    with without_pictures():
+        assert train(recipe, tmp_path / "run", name="eomt")
+    steps = seen[-4:]
+    assert steps == [0, 0.25, 0.5, 0.75]
+    assert set(seen[:-4]) == {0.0}
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert weights["attn_mask_probs"].tolist() == [0, 0]
