@@ -81,7 +81,7 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
         return importlib.import_module("pipelines.data.formats.hub")
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks = "mask" in columns
-    first = MASKS if masks else (*BOXES, *ONLY_MASKS)
+    first = MASKS if masks else (*sorted(BOXES), *ONLY_MASKS)
     for name in (*first, *(name for name in names if name not in first)):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
@@ -141,6 +141,8 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
         raise DataError("data.mask_classes says what the values of masks mean, and this task has none: leave it out")
     if boxes:
         objects.check_layout(kind, section)
+    if masks:
+        maps.check_layout(kind, section)
     for key in ("config", "revision"):
         parted = key == "config" and getattr(kind, "CONFIGURED", False)
         if getattr(section, key) is not None and not parted and Path(section.id).expanduser().exists():

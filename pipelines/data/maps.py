@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
 from pipelines.data.columns import select, values, with_column
+from pipelines.data.files import printable as file_name
 from pipelines.data.image import label_maps
 from pipelines.data.image.reading import read_mask, read_size, upright_size
 from pipelines.data.schema import DataSpec, Source
@@ -55,6 +56,24 @@ def classes_of(row: Mapping[str, Any]) -> list[str] | None:
     """The classes that a row's map shows; None if nobody looked."""
     text = row.get("classes")
     return None if text is None else list(json.loads(text))
+
+
+def check_layout(kind: Any, section: DataSection) -> None:
+    """Raise DataError for files that hold no masks, and say what they look like. `kind` is the module that reads them.
+
+    A format that the recipe names says it itself.
+    """
+    path = Path(section.id).expanduser()
+    if section.format is not None or not path.exists() or hasattr(kind, "has_masks"):
+        return
+    if section.columns.get("mask", "mask") in kind.columns(path):
+        return
+    found = ", ".join(sorted(file_name(p.name) for p in path.iterdir())[:6]) if path.is_dir() else path.name
+    raise DataError(
+        f"{section.id}: no masks that Graft can read (found: {short(printable(found), 120)}): put images into a folder "
+        "`images` and masks of the same names into a folder `masks`, or both into one folder as 1.jpg and "
+        "1_mask.png; a column `mask`, and polygons of COCO, LabelMe and YOLO are read too"
+    )
 
 
 # ---- what the masks are, and what their values mean ----
@@ -248,7 +267,7 @@ def _of_recipe(given: Mapping[str, str | None]) -> tuple[str, list[str]]:
     values_: dict[str, str | None] = {}
     colours: dict[str, str | None] = {}
     for key, name in given.items():
-        clean = None if name is None else " ".join(name.split())
+        clean = None if name is None else label_maps.clean_name(name)
         if clean == "":
             raise DataError(f"data.mask_classes: {key} has an empty name: give the class, or null to ignore its pixels")
         number = label_maps.colour(key)
@@ -263,8 +282,7 @@ def _of_recipe(given: Mapping[str, str | None]) -> tuple[str, list[str]]:
             )
     if values_ and colours:
         raise DataError("data.mask_classes has values and colours: masks have one or the other")
-    names = list(dict.fromkeys(name for name in given.values() if name is not None))
-    names = [" ".join(name.split()) for name in names]
+    names = [label_maps.clean_name(name) for name in given.values() if name is not None]
     if not names:
         raise DataError("data.mask_classes ignores every value: name one class at least")
     return _text({"colors": colours} if colours else {"values": values_}), list(dict.fromkeys(names))
@@ -413,3 +431,35 @@ def check_classes(train: "Dataset", labels: Sequence[str], name: str) -> None:
         some = ", ".join(short(printable(label)) for label in lacking[:4]) + (", ..." if len(lacking) > 4 else "")
         of = "" if len(known) == len(train) else f" in {len(known):,} masks that were looked at"
         log.warning("%s: train has no pixel of %d of %d classes%s: %s", name, len(lacking), len(labels), of, some)
+
+
+def things_in(rows: "Dataset") -> list[str] | None:
+    """The classes whose objects panoptic rows tell apart; None if rows are not panoptic."""
+    for text in rows["legend"] if "legend" in rows.column_names else ():
+        legend = label_maps.legend_of(text) if text else None
+        if legend is not None and legend.segments is not None:
+            return sorted(legend.things)
+    return None
+
+
+def balanced(rows: "Dataset", labels: Sequence[str], name: str) -> dict[str, float]:
+    """The weight of each class that makes all classes equal in the loss: pixels / (classes * pixels of the class).
+
+    Up to SOME masks are counted. A class without a pixel in them has the largest weight of the others.
+    """
+    import numpy as np
+
+    places = evenly_spaced(range(len(rows)), SOME)
+    needed = rows.select_columns([c for c in ("id", "image", "mask", "legend", "shapes") if c in rows.column_names])
+    pixels = np.zeros(len(labels))
+    with preparing(f"counting pixels of {name}", len(places)) as report:
+        for start in range(0, len(places), _AT_ONCE):
+            some = [needed[place] for place in places[start : start + _AT_ONCE]]
+            for found in each(lambda row: label_maps.read_map(row, labels), some, cores()):
+                if not isinstance(found, DataError):  # it is reported when the row is read for training
+                    pixels += np.bincount(found[found != label_maps.IGNORE], minlength=len(labels))
+            report(len(some))
+    seen = pixels > 0
+    weights = pixels.sum() / (seen.sum() * np.maximum(pixels, 1))
+    weights[~seen] = weights[seen].max(initial=1.0)
+    return dict(zip(labels, weights.tolist(), strict=True))

@@ -34,8 +34,8 @@ def file_columns(rows: "Dataset") -> list[str]:
     return [name for name in rows.column_names if name in MEDIA and not isinstance(rows.features[name], Value)]
 
 
-def paths(rows: "Dataset") -> list[str | None]:
-    """The path of each row's image or recording.
+def paths(rows: "Dataset", column: str | None = None) -> list[str | None]:
+    """The path of each row's image or recording, or of another column of files.
 
     None if the row has none or holds the file's bytes, which are not read.
     """
@@ -44,7 +44,7 @@ def paths(rows: "Dataset") -> list[str | None]:
     columns = file_columns(rows)
     if not columns:
         return [None] * len(rows)
-    column = min(columns, key=MEDIA.index)
+    column = column or min(columns, key=MEDIA.index)
     # from the table itself: `Dataset.flatten` loses the columns of concatenated data sets (datasets 5.2)
     stored = rows.data.column(column)
     if not pyarrow.types.is_struct(stored.type) or stored.type.get_field_index("path") < 0:

@@ -182,7 +182,9 @@ class Splits:
     def files_fingerprint(self, name: str) -> str:
         """A digest that changes when a file of the split is rewritten: for caches on this machine, not for results."""
         digest = hashlib.blake2b(digest_size=8)
-        for path in paths(self[name]):
+        rows = self[name]
+        masks = paths(rows, "mask") if "mask" in file_columns(rows) else []
+        for path in (*paths(rows), *masks):
             if path and os.path.isfile(path):
                 digest.update(f"{path}/{os.stat(path).st_mtime_ns}".encode())
         return digest.hexdigest()

@@ -187,7 +187,7 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
     elif "objects" in columns:
         what += f" with boxes, in the layout `{module.__name__.rpartition('.')[2]}`"
     elif "mask" in columns:
-        what += f" with masks, in the layout `{module.__name__.rpartition('.')[2]}`"
+        what += f" with masks (counted together), in the layout `{module.__name__.rpartition('.')[2]}`"
     elif "text" in columns:
         what += " with captions" if kind is IMAGES else " with transcripts"
     elif "label" in columns:

@@ -40,11 +40,12 @@ class Queries:
 
     def example(self, example: Mapping[str, Any]) -> dict[str, Any]:
         from PIL import Image
+        from torchvision.transforms.v2.functional import resize
 
         image = example["image"]
         inner = self._inner(image.height, image.width)
-        resized = image.resize((inner[1], inner[0]), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+        pixels = resize(pixels, list(inner), antialias=True).float() / 255  # as transformers' processors do it
         found: dict[str, Any] = {
             "pixel_values": (self._padded(pixels) - self.mean) / self.spread,
             "size": tuple(example["size"]),

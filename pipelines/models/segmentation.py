@@ -32,6 +32,8 @@ class Family(Protocol):
     """Whether the model takes only inputs of side x side."""
     stride: int
     """The sides of an input must be divisible by it."""
+    things: list[str] | None
+    """For a panoptic model, which also has a method `panoptic`: the labels whose objects are told apart. Else None."""
 
     def pixels(self, image: Any) -> "Tensor":
         """A PIL image in RGB -> [3, height, width] float32, normalised. The size stays."""

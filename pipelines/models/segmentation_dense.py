@@ -28,6 +28,7 @@ class Dense(ABC):
     """
 
     library = ""
+    things: list[str] | None = None
     fixed = False
     stride = 1
 

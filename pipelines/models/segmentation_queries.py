@@ -107,6 +107,9 @@ class Queries:
 
     def save(self, model: Any, folder: Path) -> None:
         model.config.things = self.things
+        if self.fixed and self.things is None:  # transformers cuts an image into windows, as the authors do it
+            self.processor.size = {"shortest_edge": self.side, "longest_edge": None}
+            self.processor.do_pad, self.processor.do_split_image = False, True
         queries.save(model, self.processor, folder)
 
 

@@ -74,8 +74,12 @@ class Torchvision(Dense):
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-class _DeepLab(models.DeepLabV3):
-    """torchvision's model without its last step, which enlarges the logits: the loss and the scores do that."""
+class _DeepLab(nn.Module):
+    """DeepLabV3 and FCN without their last step, which enlarges the logits: the loss and the scores do that."""
+
+    backbone: nn.Module
+    classifier: nn.Module
+    aux_classifier: nn.Module | None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)
@@ -85,20 +89,14 @@ class _DeepLab(models.DeepLabV3):
         return found
 
 
-class _FCN(models.FCN):
-    """The same for FCN."""
-
-    forward = _DeepLab.forward
-
-
-class _LRASPP(models.LRASPP):
+class _LRASPP(nn.Module):
     """The same for LR-ASPP."""
+
+    backbone: nn.Module
+    classifier: nn.Module
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"out": self.classifier(self.backbone(x))}
-
-
-OURS = ((models.DeepLabV3, _DeepLab), (models.FCN, _FCN), (models.LRASPP, _LRASPP))
 
 
 def build(
@@ -148,9 +146,7 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     kind = str(config["architecture"])
     options: dict[str, Any] = {} if kind.startswith("lraspp") else {"aux_loss": config.get("auxiliary", True)}
     model: Any = getattr(models, kind)(weights=None, weights_backbone=None, num_classes=classes, **options)
-    for plain, ours in OURS:
-        if type(model) is plain:
-            model.__class__ = ours
+    model.__class__ = _LRASPP if kind.startswith("lraspp") else _DeepLab
     return model
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data import maps
 from pipelines.data.image.label_maps import LabelMaps
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, RecipeError
@@ -88,14 +89,7 @@ class ImageSegmentation(Task):
 
     @property
     def data(self) -> DataSpec:
-        return DataSpec(
-            columns={"image": "image", "mask": "mask"},
-            optional_columns={"legend": "text", "shapes": "text", "page": "number"},
-            input_columns=("image",),
-            label_kind=None,
-            labels=tuple(self.labels),
-            example=lambda row: {"image": row["image"]},
-        )
+        return maps.spec(self.labels)
 
     @property
     def metrics(self) -> Mapping[str, str]:
@@ -113,12 +107,12 @@ class ImageSegmentation(Task):
         warn_if_dark(splits.train, self.options.white, option=True)
         weights = {}
         if self.options.class_weights == "balanced":
-            from pipelines.data.image.label_maps import balanced
-
-            weights = balanced(splits.train, self.labels)
+            weights = maps.balanced(splits.train, self.labels, splits.name)
         model, self.family = segmentation.build(
             source, self.labels, self.options.loss, weights, self.options.image_size
         )
+        if hasattr(self.family, "panoptic"):
+            self.family.things = maps.things_in(splits.train)
         side = self.family.side
         if self.family.fixed and self.options.resize != "square" and self.options.crop not in (None, side):
             raise RecipeError(f"options.crop: this model takes images of {side} x {side} pixels only: set {side}")
@@ -150,7 +144,8 @@ class ImageSegmentation(Task):
         tile = int(self.options.tile or max(self.options.crop or 0, TILE))
         if self.options.resize == "square":  # one stretched image is one input
             tile = max(tile, *self._input_size(1, 1))
-        return -(-tile // self.family.stride) * int(self.family.stride)
+        stride = int(self.family.stride)
+        return -(-tile // stride) * stride
 
     @property
     def _overlap(self) -> int:
@@ -188,6 +183,10 @@ class ImageSegmentation(Task):
         if "augmented" not in examples[0]:  # it may be scored
             batch["size"] = [example["size"] for example in examples]
             batch["true"] = [example["map"] for example in examples]
+            if "segments" in examples[0]:
+                batch["true_segments"] = [
+                    tuple(one[key] for key in ("segments", "kinds", "crowds")) for one in examples
+                ]
             sizes = [self._input_size(*example["image"].size) for example in examples]
             if any(max(size) > self._tile for size in sizes):
                 return {**batch, "images": [example["image"] for example in examples]}
@@ -204,11 +203,21 @@ class ImageSegmentation(Task):
         inner = [(example["image"].height, example["image"].width) for example in examples]
         height, width = padded_size(self.family, *(max(sides) for sides in zip(*inner, strict=True)))
         pixels = torch.zeros(len(examples), 3, height, width)
-        maps = torch.full((len(examples), height, width), IGNORE, dtype=torch.int16)
+        label_maps = torch.full((len(examples), height, width), IGNORE, dtype=torch.int16)
         for place, (example, (high, wide)) in enumerate(zip(examples, inner, strict=True)):
             pixels[place, :, :high, :wide] = self.family.pixels(example["image"])
-            maps[place, :high, :wide] = torch.from_numpy(example["map"])
-        return {"pixel_values": pixels, "map": maps, "inner": inner}
+            label_maps[place, :high, :wide] = torch.from_numpy(example["map"])
+        batch: Batch = {"pixel_values": pixels, "map": label_maps, "inner": inner}
+        if "segments" in examples[0]:
+            batch["kinds"] = [example["kinds"].tolist() for example in examples]
+            batch["segments"] = [torch.zeros(height, width, dtype=torch.int32) for _ in examples]
+            for segments, example, (high, wide) in zip(batch["segments"], examples, inner, strict=True):
+                segments[:high, :wide] = torch.from_numpy(example["segments"])
+        return batch
+
+    def random_inputs(self, rng: Random) -> dict[str, Any]:
+        """The seed of the points at which Mask2Former and EoMT compare masks."""
+        return {"seed": rng.getrandbits(62)} if hasattr(self.family, "panoptic") else {}
 
     # ---- one step ----
 
@@ -226,10 +235,12 @@ class ImageSegmentation(Task):
             return batch
         from pipelines.data.image import map_augment
 
-        examples = [
-            map_augment.resized({"image": image, "map": true}, self._input_size(*image.size))
-            for image, true in zip(batch["images"], batch["true"], strict=True)
-        ]
+        examples = []
+        for place, (image, true) in enumerate(zip(batch["images"], batch["true"], strict=True)):
+            example = {"image": image, "map": true}
+            if "true_segments" in batch:
+                example |= dict(zip(("segments", "kinds"), batch["true_segments"][place], strict=False))
+            examples.append(map_augment.resized(example, self._input_size(*image.size)))
         return {**batch, **self._tensors(examples)}
 
     # ---- after training ----
@@ -257,6 +268,18 @@ class ImageSegmentation(Task):
         shown = map_augment.resized({"image": image}, self._input_size(*image.size))["image"]
         return tiles.segment(model, self.family, shown, size, self._tile, self._overlap)
 
+    @property
+    def _panoptic(self) -> bool:
+        """Whether the model tells the objects of some classes apart."""
+        return self.family is not None and self.family.things is not None
+
+    def _segments(self, model: Any, batch: Batch) -> list[Any]:
+        """The segments of every image of a batch at its original size, from an input without tiles."""
+        whole = self._whole(batch)
+        pixels = whole["pixel_values"].to(next(model.parameters()).device)
+        found: list[Any] = self.family.panoptic(model, pixels, batch["size"], whole["inner"])
+        return found
+
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         from pipelines.data.image.label_maps import packed
         from pipelines.metrics import segmentation
@@ -267,12 +290,19 @@ class ImageSegmentation(Task):
             label_map = found.map.astype("int16")
             counts = segmentation.record(label_map, true, len(self.labels))
             records.append({"id": id_, "size": list(size), **counts, "map": packed(label_map)})
+        if self._panoptic and "true_segments" in batch:
+            for record, (true, kinds, crowds), own in zip(
+                records, batch["true_segments"], self._segments(model, batch), strict=True
+            ):
+                known = [crowds.get(number, int(kind)) for number, kind in enumerate(kinds, 1)]
+                record |= segmentation.panoptic_record(own.segments, own.kinds, true, known, list(crowds))
         return records
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
         from pipelines.metrics import segmentation
 
-        return segmentation.statistics(records, self.labels)
+        things = self.family.things if self.family is not None else None
+        return segmentation.statistics(records, self.labels, things)
 
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import segmentation
@@ -311,7 +341,7 @@ class ImageSegmentation(Task):
         """The classes of one image (path, bytes or PIL), largest first: [{"label", "score", "share", "mask"}].
 
         `score` is the mean probability of the class's pixels, `share` their part of the image, `mask` COCO's run
-        lengths. Every pixel has one class.
+        lengths. Every pixel has one class. A panoptic model gives segments: several of one class, and pixels of none.
         """
         yield answer_one(self, model, image=image)
 
@@ -328,6 +358,8 @@ class ImageSegmentation(Task):
         import torch
 
         with torch.inference_mode():
+            if self._panoptic:
+                return [self._answer_of_segments(model, example["image"]) for example in examples]
             return [self._answer(self._one(model, example["image"])) for example in examples]
 
     def _answer(self, found: "Segmented") -> list[dict[str, Any]]:
@@ -341,6 +373,26 @@ class ImageSegmentation(Task):
                 "label": self.labels[number],
                 "score": float(found.sure[number] / counts[number]),
                 "share": float(counts[number] / found.map.size),
+                "mask": masks[number],
+            }
+            for number in order
+        ]
+
+    def _answer_of_segments(self, model: Any, image: Any) -> list[dict[str, Any]]:
+        """The segments of an image as `infer` gives them. Some pixels may be part of none."""
+        import numpy as np
+
+        from pipelines.data.image.label_maps import run_lengths
+
+        empty = np.full((image.height, image.width), -1, np.int16)
+        (found,) = self._segments(model, {"images": [image], "true": [empty], "size": [empty.shape]})
+        masks, counts = run_lengths(found.segments), np.bincount(found.segments.ravel())
+        order = sorted((number for number in masks if number), key=lambda number: (-counts[number], number))
+        return [
+            {
+                "label": self.labels[int(found.kinds[number - 1])],
+                "score": float(found.scores[number - 1]),
+                "share": float(counts[number] / found.segments.size),
                 "mask": masks[number],
             }
             for number in order

@@ -181,6 +181,11 @@ REFUSED: dict[str, Case] = {
         lambda folder: [file.rename(file.with_name(f"x{file.name}")) for file in masks(folder)],
         ("cannot be read", "format=masks"),
     ),
+    "images without masks": (
+        folders,
+        lambda folder: shutil.rmtree(folder / "masks"),
+        ("no masks that Graft can read (found: classes.txt, images)", "1_mask.png"),
+    ),
     "Cityscapes without label ids": (
         layouts.cityscapes,
         lambda folder: [file.unlink() for file in folder.rglob("*labelIds.png")],

@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.config.recipe import Recipe
 from pipelines.data.image.label_maps import packed, read_map
 from pipelines.metrics import segmentation
-from tests.support import tiny_masks, tiny_queries, tiny_segmenters
+from tests.support import mask_layouts, tiny_masks, tiny_queries, tiny_segmenters
 from tests.support.hub import HubServer
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
@@ -40,6 +40,35 @@ class TestContract(TaskContract):
         return found.keys() == {one["label"] for one in answer} and all(
             abs(found[one["label"]] - one["share"]) < 2e-3 for one in answer
         )
+
+
+def test_panoptic_data_teach_a_panoptic_model(tmp_path: Path) -> None:
+    """Scores, the saved model and its answers know segments, and two evaluations give the same numbers."""
+    from pipelines.config.recipe import validate
+    from pipelines.evaluation.evaluate import evaluate
+    from pipelines.inference.loading import load
+    from pipelines.training.run import train
+
+    recipe = validate(
+        {
+            "task": "image-segmentation",
+            "model": {"config": tiny_queries.CONFIGS["mask2former"]},
+            "data": {"id": str(mask_layouts.panoptic(tmp_path / "coco")), "workers": 0, "holdout": 0.3},
+            "options": {"image_size": 64, "augment": "flip"},
+            "train": {"epochs": 1, "batch_size": 2, "precision": "fp32", "metric": "panoptic_quality"},
+        }
+    )
+    results = train(recipe, tmp_path / "run")
+    assert results
+    metrics = results["test"]["metrics"]
+    assert 0 <= metrics["panoptic_quality"] <= 1
+    assert {"panoptic_quality_things", "panoptic_quality_stuff", "mean_iou"} <= metrics.keys()
+    assert evaluate(tmp_path / "run", split="test")["metrics"] == metrics
+    loaded = load(tmp_path / "run", device="cpu")
+    assert loaded.task.family.things == ["disc", "square"]
+    (image, *_) = sorted((tmp_path / "coco").rglob("*.png"))
+    for one in loaded.infer(image):
+        assert one.keys() == {"label", "score", "share", "mask"}
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:

@@ -43,10 +43,15 @@ class TestQueriesContract(TestContract):
     name = "queries"
     inexact = 1e-5
     spine = False
+    # these do not depend on the family of the model
+    test_the_app_builds = test_published_and_loaded_is_the_same = None  # type: ignore[assignment]
+    test_training_rows_stay_training_rows = test_its_mistakes_can_be_looked_at = None  # type: ignore[assignment]
 
     def recipe(self, folder: Path) -> dict[str, Any]:
+        recipe = super().recipe(folder)
+        train = {**recipe["train"], "learning_rate": 1e-4}  # faster ones leave every mask empty at first
         of_queries = {"model": {"config": tiny_queries.CONFIGS["mask2former"]}, "options": {"image_size": 64}}
-        return {**super().recipe(folder), **of_queries}
+        return {**recipe, **of_queries, "train": train}
 
     def surer(self, run: Path, folder: Path) -> Path:
         copied = tiny_boxes.surer(run, folder)

@@ -11,6 +11,7 @@ mask is grey, has a palette, or is in colour with a table of classes (class_dict
 like); `data.mask_classes` says what its values mean. The pages of two TIFF files are pairs.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 from pipelines.utils.formatting import printable, short
+
+log = logging.getLogger("graft")
 
 _MOST = 200_000  # files that decide whether a folder is of this layout
 # words in the names of folders
@@ -135,6 +138,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         camvid = all(_CAMVID.fullmatch(Path(image).stem) for image in found)
         values = {**{str(n): name for n, name in enumerate(_CAMVID_CLASSES)}, str(len(_CAMVID_CLASSES)): None}
         source.mask_names = {"values": values} if camvid else {"void": True}
+        if camvid and not section.mask_classes:
+            log.warning("%s: these are frames of CamVid: values 0 to 10 are its classes, and 11 is ignored", section.id)
     return source
 
 

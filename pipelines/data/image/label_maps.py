@@ -12,6 +12,7 @@ that are drawn. Maps hold the class numbers of `labels`; classes are matched by 
 
 import base64
 import json
+import logging
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from pipelines.data.image import boxes
 from pipelines.data.image.reading import Mask, image_of, read_mask, read_size, upright_size, warn_of_pages
 from pipelines.errors import DataError
 from pipelines.utils.formatting import printable, short
+
+log = logging.getLogger("graft")
 
 IGNORE = -1  # a pixel that no loss and no score counts
 BACKGROUND = "background"  # what shapes are drawn on
@@ -111,6 +114,7 @@ def colour_text(number: int) -> str:
     return f"{number & 255},{number >> 8 & 255},{number >> 16 & 255}"
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _COLOUR = re.compile(r"\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*")
 
 
@@ -171,7 +175,12 @@ def _colour(key: Any) -> int:
 def _name(name: Any) -> str | None:
     if name is not None and not isinstance(name, str):
         raise ValueError(f"{name} is no name of a class")
-    return name
+    return None if name is None else clean_name(name)
+
+
+def clean_name(name: str) -> str:
+    """The name of a class in one line, without control characters, which a terminal would obey."""
+    return _CONTROL.sub("\ufffd", " ".join(name.encode("utf-8", "replace").decode().split()))
 
 
 def _number(name: str | None, labels: Sequence[str]) -> int:
@@ -285,8 +294,10 @@ def grey(mask: Mask) -> np.ndarray | None:
 
 def _numbers(colours: np.ndarray) -> np.ndarray:
     """Colours [..., 3] as the numbers of `colour_number`."""
-    wide = colours.astype(np.int32)
-    found: np.ndarray = wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+    found: np.ndarray = colours[..., 2].astype(np.int32)  # channel by channel: masks may be large
+    for channel in (1, 0):
+        found <<= 8
+        found |= colours[..., channel]
     return found
 
 
@@ -456,14 +467,26 @@ def _segment_numbers(mask: Mask) -> np.ndarray:
 class LabelMaps(Encoding):
     """Rows as examples with `image` (PIL RGB), `map` int16 [height, width] and `size` (height, width).
 
-    Examples of panoptic rows also have `segments` int32 [height, width] and `kinds` int16 [n], the class number of
-    segment 1 .. n (IGNORE for crowds). Image and mask are decoded when they are indexed, in a worker. Pixels of classes
+    Examples of panoptic rows also have `segments` int32 [height, width], `kinds` int16 [n], the class number of segment
+    1 .. n (IGNORE for crowds), and `crowds`, the class number of each segment that is a crowd. Image and mask are decoded when they are indexed, in a worker. Pixels of classes
     that are not in `labels` are ignored.
     """
 
     def __init__(self, rows: Any, labels: Sequence[str], white: int | None = None) -> None:
         warn_of_pages(rows)
         self.rows, self.labels, self.white = rows, tuple(labels), white
+        lacking = [name for name in names_in(rows) if name not in self.labels] if hasattr(rows, "column_names") else []
+        if lacking:
+            some = ", ".join(map(short, lacking[:4])) + (", ..." if len(lacking) > 4 else "")
+            if not set(names_in(rows)) & set(labels):
+                known = short(", ".join(labels), 200)
+                raise DataError(f"the model knows none of the classes of the masks ({some}), but {known}")
+            log.warning(
+                "pixels of %d classes that the model does not know are ignored: %s",
+                len(lacking),
+                some,
+                extra={"once": True},
+            )
 
     @property
     def cache_key(self) -> str:
@@ -485,15 +508,16 @@ class LabelMaps(Encoding):
         if is_panoptic(row):
             segments, kinds = read_segments(row, self.labels, image.size)
             labels = [IGNORE if kind["crowd"] else kind["label"] for kind in kinds]
-            example |= {"segments": segments, "kinds": np.array(labels, dtype=np.int16)}
+            crowds = {number: kind["label"] for number, kind in enumerate(kinds, 1) if kind["crowd"]}
+            example |= {"segments": segments, "kinds": np.array(labels, dtype=np.int16), "crowds": crowds}
         return example
 
 
 def names_in(rows: Any) -> list[str]:
-    """The names of all classes in the legends of rows, in order. Raises DataError."""
-    if "legend" not in rows.column_names:
-        return []
+    """The names of all classes of rows: those that the legends give, and those of shapes. Raises DataError."""
     found: dict[str, None] = {}
-    for text in distinct(rows, "legend")[0]:
+    for text in distinct(rows, "legend")[0] if "legend" in rows.column_names else ():
         found |= dict.fromkeys(legend_of(text).names if text else ())
+    for text in distinct(rows, "classes")[0] if "classes" in rows.column_names else ():
+        found |= dict.fromkeys(json.loads(text) if text else ())
     return list(found)

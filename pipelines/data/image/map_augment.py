@@ -158,4 +158,4 @@ def _mirrored(places: "np.ndarray", length: int) -> "np.ndarray":
         return np.zeros_like(places)
     period = 2 * (length - 1)
     places = np.abs(places) % period
-    return np.minimum(places, period - places)
+    return np.asarray(np.minimum(places, period - places))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import maps
-from pipelines.data.image.label_maps import IGNORE, read_map
+from pipelines.data.image.label_maps import IGNORE, LabelMaps, read_map
 from pipelines.data.loading import load_rows, load_splits
 from pipelines.errors import DataError
 from pipelines.utils import cache
@@ -168,3 +168,21 @@ def test_masks_of_rows_in_tables_and_on_the_hub(tmp_path: Path) -> None:
     texts.save_to_disk(str(tmp_path / "text"))
     with pytest.raises(DataError, match="column 'mask' holds no masks"):
         load(tmp_path / "text")
+
+
+def test_a_model_that_knows_other_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = load(tiny_masks.shapes(tmp_path / "data", 6, 32)).train
+    with caplog.at_level(logging.WARNING, "graft"):
+        found = LabelMaps(rows, ["square", "cat"])[0]["map"]
+    assert "pixels of 2 classes that the model does not know are ignored: background, disc" in caplog.text
+    assert (found == np.array([IGNORE, 0, IGNORE])[tiny_masks.scene(0, 32)[1]]).all()
+    with pytest.raises(DataError, match="knows none of the classes of the masks"):
+        LabelMaps(rows, ["cat"])
+
+
+def test_a_changed_mask_changes_the_key_of_caches(tmp_path: Path) -> None:
+    folder = tiny_masks.shapes(tmp_path / "data", 6, 32)
+    first = load(folder)
+    key = first.files_fingerprint("train")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "masks" / "train" / "000.png")
+    assert first.files_fingerprint("train") != key

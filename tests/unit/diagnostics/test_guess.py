@@ -174,11 +174,8 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
         lambda f: file(pictures(f, "a/b/train2017/1.jpg"), "a/b/annotations/1.json", json.dumps(COCO)).parents[3],
         ("boxes and masks in COCO's JSON (1.json) in an inner folder (give that folder)",),
     ),
-    "masks": (lambda f: pictures(f, "images/1.png", "masks/1.png"), ("label maps", "no task")),
-    "masks by their endings": (
-        lambda f: pictures(f, "1.png", "1_mask.png", "2.png", "2_mask.png"),
-        ("label maps", "no task"),
-    ),
+    "masks": (lambda f: pictures(f, "images/1.png", "masks/1.png"), "my_pixels_unet"),
+    "masks by their endings": (lambda f: pictures(f, "1.png", "1_mask.png", "2.png", "2_mask.png"), "my_pixels_unet"),
     "videos": (lambda f: file(f, "dog/1.mp4", "-").parents[1], ("videos", "name a recipe for recordings", "no task")),
     "archives": (lambda f: file(f, "photos.zip", "-").parent, ("archives: unpack",)),
     "a table of numbers": (lambda f: file(f, "n.csv", rows("a,b", "0.{n},1.5")), ("no task takes them as they are",)),

@@ -377,3 +377,38 @@ def test_large_pictures_keep_the_librarys_attention(monkeypatch: pytest.MonkeyPa
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(2, 3, 16, 16), torch.tensor([3, 700]))
     assert calls
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 1), (3, 2), (7, 1)])
+def test_depthwise_convolution_in_bf16(kernel: int, stride: int) -> None:
+    """The result is torch's; the gradients are those of fp32, rounded once."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=8)
+    ours = nn.Sequential(copy.deepcopy(plain))
+    cpu_kernels.install(ours, torch.device("cpu"))
+    assert type(ours[0]) is cpu_kernels.Depthwise
+    images = torch.randn(2, 8, 11, 13).bfloat16().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = ours(images), plain(images)
+    assert torch.equal(found, expected)
+    given = torch.randn(found.shape).bfloat16()
+    with torch.no_grad():
+        plain.weight.copy_(plain.weight.bfloat16())
+    exact = torch.autograd.grad(plain(images), plain.weight, given.float())[0]
+    (gradient,) = torch.autograd.grad(found, ours[0].weight, given)
+    torch.testing.assert_close(gradient, exact.bfloat16().float())
+
+
+def test_depthwise_convolution_of_timm() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(images)
+        cpu_kernels.install(model, torch.device("cpu"))
+        found = model(images)
+    assert any(type(part) is cpu_kernels.DepthwiseSame for part in model.modules())
+    assert torch.equal(found, expected)
+    assert found.requires_grad

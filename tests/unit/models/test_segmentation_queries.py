@@ -167,3 +167,28 @@ def test_another_loss_and_weights_are_refused(folders):
         segmentation_queries.build(source, LABELS, "dice")
     with pytest.raises(ModelError, match=r"options\.class_weights"):
         segmentation_queries.build(source, LABELS, weights={"sky": 2.0})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_library_s_pipeline_reads_what_is_saved(kind, folders, tmp_path):
+    """For semantic maps, transformers cuts an image for EoMT into windows."""
+    from transformers import pipeline
+
+    model, family = segmentation_queries.load(folders[kind])
+    family.things = None
+    family.save(model, tmp_path / "saved")
+    again, same = segmentation_queries.load(tmp_path / "saved")
+    assert (same.things, same.side) == (None, 64)
+    (example,) = tiny_detectors.examples((1,))
+    image = example["image"].resize((128, 64))
+    found = pipeline("image-segmentation", str(tmp_path / "saved"))(image, subtask="semantic")
+    theirs = {one["label"]: np.asarray(one["mask"]) > 0 for one in found}
+    if family.fixed:
+        parts = [family.pixels(image.crop((left, 0, left + 64, 64))) for left in (0, 64)]
+        scores = torch.cat(list(family.scores(again, torch.stack(parts))), 2)
+    else:
+        scores = family.scores(again, family.pixels(image.resize((64, 64)))[None])
+        scores = torch.nn.functional.interpolate(scores, (64, 128), mode="bilinear")[0]
+    own = scores.argmax(0).numpy()
+    equal = sum(((own == LABELS.index(label)) & mask).sum() for label, mask in theirs.items())
+    assert equal / own.size > 0.95
