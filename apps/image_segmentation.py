@@ -105,6 +105,7 @@ const begin = async (root) => {
     return dot;
   };
   const change = () => { words(); paint(); };
+  list.replaceChildren();
   for (const one of [...groups.values()].sort((a, b) => b.share - a.share)) {
     const box = Object.assign(document.createElement('input'), {type: 'checkbox', checked: true});
     box.setAttribute('role', 'switch');

@@ -41,13 +41,16 @@ const save = (content, name) => {
 };
 """
 _END = r"""
-const known = new WeakSet();
+const known = new WeakMap();
+// Gradio changes the attributes of an older answer: a copy of it has no listeners
 const look = () => element.querySelectorAll('figure[data-found]').forEach(root => {
-  if (known.has(root)) return;
-  known.add(root);
-  begin(root);
+  if (known.get(root) === root.dataset.found) return;
+  const fresh = known.has(root) ? root.cloneNode(true) : root;
+  known.set(fresh, fresh.dataset.found);
+  if (fresh !== root) root.replaceWith(fresh);
+  begin(fresh);
 });
-new MutationObserver(look).observe(element, {childList: true, subtree: true});
+new MutationObserver(look).observe(element, {childList: true, subtree: true, attributeFilter: ['data-found']});
 look();
 """
 

@@ -56,7 +56,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_photo(page: Any, path: Path) -> None:
     page.locator("input[type=file]").first.set_input_files(str(path))
     page.locator(".graft-found li").first.wait_for(timeout=20 * SECONDS)
-    page.wait_for_function("document.querySelector('.graft-found canvas').width > 300")
+    page.wait_for_function("document.querySelector('.graft-found canvas')?.width > 300")
 
 
 def listed(page: Any) -> list[str]:
@@ -200,6 +200,30 @@ def test_saved_files_have_the_size_of_the_photo(demo: Any, visit: Any, tmp_path:
     overlay = np.asarray(Image.open(saved(page, "Overlay (PNG)", tmp_path)).convert("RGB"))
     assert overlay.shape == (1067, 1600, 3), "as the page shows it"
     assert len(np.unique(overlay[::7, ::7].reshape(-1, 3), axis=0)) == 4
+    assert page.broken == []
+
+
+def test_a_tiff_asks_which_page(demo: Any, visit: Any, photo: Path, tmp_path: Path) -> None:
+    pages = [scene((300, 200), [(kind, 150, 100, 60)]) for kind in ("circle", "square", "<b>triangle")]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    page = visit(demo.url)
+    with_photo(page, tmp_path / "stack.tif")
+    assert "road" in listed(page)[1]
+    number = page.get_by_label("Page (1 to 3)")
+    for place, name in (("3", "car"), ("2", "tree"), ("1", "road"), ("3", "car")):
+        number.fill(place)
+        page.locator(".graft-found li").filter(has_text=name).wait_for(timeout=20 * SECONDS)
+        assert len(listed(page)) == 2
+    number.fill("7")
+    message = page.get_by_test_id("toast-body").first
+    message.wait_for(timeout=20 * SECONDS)
+    assert "stack.tif: no page 7: the file has 3" in message.inner_text()
+    page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+    page.locator(".graft-found figure").wait_for(state="detached", timeout=20 * SECONDS)
+    with_photo(page, photo)
+    assert not number.is_visible()
+    slide(page, 0)
+    assert near(page.evaluate(COLOUR, CAR), (40, 80, 220))
     assert page.broken == []
 
 

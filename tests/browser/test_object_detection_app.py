@@ -130,6 +130,17 @@ def test_what_is_saved_is_what_is_seen(demo: Any, visit: Any, photo: Path, tmp_p
     assert np.abs(values[500, 950] - (40, 80, 220)).max() < 10, "the triangle is below the threshold"
 
 
+def test_another_photo_in_the_place_of_the_first(demo: Any, visit: Any, photo: Path) -> None:
+    page = visit(demo.url)
+    with_photo(page, photo)
+    page.locator(".gallery-item, .table-wrap tbody tr").first.click()
+    page.wait_for_function("document.querySelectorAll('.graft-found li').length == 1", timeout=20 * SECONDS)
+    assert counted(page) == ["circle 1"]
+    slide(page, 50)
+    assert counted(page) == ["circle 1"]
+    assert page.broken == []
+
+
 def test_a_video_gives_boxes_over_time(demo: Any, visit: Any, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(film(30))

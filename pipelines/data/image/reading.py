@@ -173,16 +173,21 @@ def pages_of(value: Any, most: int | None = None) -> int:
         return 1
 
     def count(image: Any) -> int:
-        if most is not None:
-            try:
-                image.seek(most)
-                return most
-            except EOFError:  # there are fewer
-                pass
-        return int(getattr(image, "n_frames", 1))
+        return int(getattr(image, "n_frames", 1)) if most is None else _pages(image, most)
 
     found: int = _reading(_name(value), value, count, None)
     return found
+
+
+def _pages(image: Any, most: int) -> int:
+    """The number of pages, at most `most`. After a page that is not there, Pillow's own `n_frames` is wrong."""
+    image.seek(0)
+    for number in range(1, most):
+        try:
+            image.seek(number)
+        except EOFError:
+            return number
+    return most
 
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
@@ -366,7 +371,7 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
                 raise EOFError
             image.seek(page)
         except EOFError:
-            pages = getattr(image, "n_frames", 1)
+            pages = _pages(image, page) if page > 0 else image.n_frames
             image.close()
             raise DataError(f"{name}: no page {page + 1}: the file has {pages}") from None
     return image

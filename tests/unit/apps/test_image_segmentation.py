@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from pycocotools import mask as coco_mask
 
-from pipelines.apps import image_segmentation
+from pipelines.apps import image_segmentation, visitor
 from pipelines.errors import DataError
 from tests.support.area_segmenter import LABELS, Segmenter, segments
 from tests.support.shape_finder import PHOTO, scene
@@ -103,3 +104,18 @@ def test_the_nearest_pixel_is_taken() -> None:
     assert image_segmentation.sampled(values, 4).tolist() == values.tolist()
     assert image_segmentation.sampled(values, 2).tolist() == [[1, 3], [9, 11]]
     assert image_segmentation.sampled(values[:1].repeat(1, 0), 1).tolist() == [[2]]
+
+
+def test_so_many_pages_are_counted_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    pages = [Image.new("L", (4, 4), place) for place in range(12)]
+    pages[0].save(out, "TIFF", save_all=True, append_images=pages[1:])
+    assert image_segmentation.page_count(visitor.Upload("a.tif", out.getvalue())) == 12
+    monkeypatch.setattr(image_segmentation, "MOST_PAGES", 5)
+    seeks: list[int] = []
+    seek = TiffImageFile.seek
+    monkeypatch.setattr(TiffImageFile, "seek", lambda image, place: seeks.append(place) or seek(image, place))
+    assert image_segmentation.page_count(visitor.Upload("a.tif", out.getvalue())) == 5
+    assert max(seeks) == 4
+    assert image_segmentation.page_count(None) == 1
+    assert image_segmentation.page_count(visitor.Upload("a.png", b"words")) == 1
