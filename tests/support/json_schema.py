@@ -18,8 +18,8 @@ TYPES: dict[str, tuple[type, ...]] = {
 }
 # keywords that are checked below, and those that say nothing about values
 CHECKED = {"type", "const", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "$ref"}
-CHECKED |= {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minProperties"}
-CHECKED |= {"anyOf", "allOf", "if", "then"}
+CHECKED |= {"properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems"}
+CHECKED |= {"minProperties", "anyOf", "allOf", "if", "then"}
 SILENT = {"$schema", "$defs", "title", "description", "default"}
 
 
