@@ -249,7 +249,8 @@ def sampled(values: np.ndarray, side: int) -> np.ndarray:
     rows, columns = (max(1, round(length * scale)) for length in (height, width))
     down = ((np.arange(rows) + 0.5) * height / rows).astype(int)
     across = ((np.arange(columns) + 0.5) * width / columns).astype(int)
-    return values[down][:, across]
+    found: np.ndarray = values[down][:, across]
+    return found
 
 
 def shown(image: Any, found: Segments, labels: Sequence[str], name: str) -> str:
