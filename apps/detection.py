@@ -347,7 +347,8 @@ def _figure(about: Mapping[str, Any], scene: str, below: str, saves: str, start:
         f'<ul aria-label="Number of objects by class"></ul>{below}'
         f'<div class="graft-saves"><span>Save</span>{saves}</div>'
     )
-    return photo.figure({**about, "name": name}, inside)
+    figure: str = photo.figure({**about, "name": name}, inside)
+    return figure
 
 
 # ---- a video ----

@@ -180,6 +180,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         more = f"Page (1 to {pages:,})" if pages < MOST_PAGES else f"Page (the first {MOST_PAGES:,} can be read)"
         return *segment(file), gr.update(value=1, visible=pages > 1, label=more)
 
+    blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, photo.describe(loaded, "Gives every pixel its class, out"))
         with gr.Tabs():
@@ -213,7 +214,8 @@ def page_count(upload: visitor.Upload | None) -> int:
     """The pages of a TIFF, at most MOST_PAGES; 1 for any other file. Raises DataError."""
     if upload is None:
         return 1
-    return pages_of({"path": upload.name, "bytes": upload.data}, MOST_PAGES)
+    pages: int = pages_of({"path": upload.name, "bytes": upload.data}, MOST_PAGES)
+    return pages
 
 
 # ---- what travels to the page ----
@@ -236,7 +238,8 @@ def _smaller(found: Segments, side: int) -> Segments:
 def _map(found: Segments) -> np.ndarray:
     """The number of the segment of every pixel; after the last one, where no segment is."""
     size = found[0]["mask"]["size"]
-    return masks.numbers([(number, one["mask"]) for number, one in enumerate(found)], size, len(found))
+    values: np.ndarray = masks.numbers([(number, one["mask"]) for number, one in enumerate(found)], size, len(found))
+    return values
 
 
 def sampled(values: np.ndarray, side: int) -> np.ndarray:
@@ -246,7 +249,8 @@ def sampled(values: np.ndarray, side: int) -> np.ndarray:
     rows, columns = (max(1, round(length * scale)) for length in (height, width))
     down = ((np.arange(rows) + 0.5) * height / rows).astype(int)
     across = ((np.arange(columns) + 0.5) * width / columns).astype(int)
-    return values[down][:, across]
+    found: np.ndarray = values[down][:, across]
+    return found
 
 
 def shown(image: Any, found: Segments, labels: Sequence[str], name: str) -> str:
@@ -263,7 +267,8 @@ def shown(image: Any, found: Segments, labels: Sequence[str], name: str) -> str:
         '<button class="graft-all">Hide all</button></div><ul aria-label="Classes to show"></ul></div>'
         f'<div class="graft-saves"><span>Save</span>{_saves(image.size, about["saved"])}</div>'
     )
-    return photo.figure(about, inside)
+    figure: str = photo.figure(about, inside)
+    return figure
 
 
 def _saves(size: tuple[int, int], saved: Sequence[int]) -> str:

@@ -109,7 +109,8 @@ def small(image: "Image.Image") -> str:
     """The photo as the page shows it: a data URI, at most SIDE pixels long."""
     shown = image.copy()
     shown.thumbnail((SIDE, SIDE))
-    return parts.data_uri(shown, "JPEG")
+    uri: str = parts.data_uri(shown, "JPEG")
+    return uri
 
 
 def figure(about: Mapping[str, Any], inside: str) -> str:

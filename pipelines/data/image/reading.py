@@ -371,7 +371,7 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
                 raise EOFError
             image.seek(page)
         except EOFError:
-            pages = _pages(image, page) if page > 0 else image.n_frames
+            pages = _pages(image, page) if page > 0 else getattr(image, "n_frames", 1)
             image.close()
             raise DataError(f"{name}: no page {page + 1}: the file has {pages}") from None
     return image
