@@ -37,6 +37,7 @@ class Transformers(Dense):
         super().__init__(labels, loss, weights, image_size or _side(config, processor))
         self.config, self.processor = config, processor
         self.stride = _stride(config)
+        self.fixed = config.model_type == "dpt"  # transformers' code takes squares only
         self.more = ANY_SIZE if config.model_type in ("beit", "data2vec-vision") else {}
         self.scale = float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 1.0
         if getattr(processor, "do_normalize", False):

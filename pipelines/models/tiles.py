@@ -6,7 +6,6 @@ between tiles: the memory depends on the tile and on the width of the image time
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -126,25 +125,31 @@ def enlarged(scores: Tensor, size: tuple[int, int]) -> Segmented:
 
 
 class Axis(NamedTuple):
-    """How one side of an image is cut: starts of tiles, and strips [start, end) where neighbours are blended."""
+    """How one side is cut: where tiles start and end, and strips [start, end) in which neighbours are blended."""
 
     starts: list[int]
+    ends: list[int]
     strips: list[tuple[int, int]]
-    length: int  # of a tile
 
 
-def axis(length: int, tile: int, overlap: int) -> Axis:
-    """Cut a side into the fewest tiles that overlap by `overlap`, at even distances."""
+def axis(length: int, tile: int, overlap: int, stride: int = 1) -> Axis:
+    """Cut a side into the fewest tiles that overlap by `overlap` or more.
+
+    Tiles start at multiples of `stride`, where the model would halve the complete image, too.
+    """
     if length <= tile:
-        return Axis([0], [], length)
-    count = -(-(length - overlap) // (tile - overlap))
-    starts = [round(number * (length - tile) / (count - 1)) for number in range(count)]
+        return Axis([0], [length], [])
+    last = -(-length // stride) - tile // stride  # the start of the last tile, in strides
+    farthest = max(1, (tile - overlap) // stride)
+    count = -(-last // farthest) + 1
+    starts = [round(number * last / (count - 1)) * stride for number in range(count)]
+    ends = [min(start + tile, length) for start in starts]
     blend = max(1, overlap // 2)
     strips = []
-    for before, after in pairwise(starts):
-        middle = (after + before + tile) // 2
+    for end, after in zip(ends, starts[1:], strict=False):
+        middle = (after + end) // 2
         strips.append((middle - blend // 2, middle - blend // 2 + blend))
-    return Axis(starts, strips, tile)
+    return Axis(starts, ends, strips)
 
 
 def tiles(
@@ -154,12 +159,12 @@ def tiles(
 
     The parts do not overlap, and together they cover the image.
     """
-    down, across = axis(image.height, tile, overlap), axis(image.width, tile, overlap)
+    down, across = (axis(side, tile, overlap, family.stride) for side in (image.height, image.width))
     above: list[Tensor | None] = [None] * len(across.starts)  # of each column: the strip that the row above left
     for line, top in enumerate(down.starts):
         beside: Tensor | None = None
         for column, left in enumerate(across.starts):
-            window = image.crop((left, top, left + across.length, top + down.length))
+            window = image.crop((left, top, across.ends[column], down.ends[line]))
             scores = _scores(model, family, family.pixels(window)[None])[0]
             part, x, beside = _blended(scores, across, column, beside, -1)
             part, y, above[column] = _blended(part, down, line, above[column], -2)
@@ -170,9 +175,8 @@ def _blended(
     scores: Tensor, axis: Axis, number: int, carried: Tensor | None, dim: int
 ) -> tuple[Tensor, int, Tensor | None]:
     """What tile `number` of an axis finishes: its probabilities, where they start, and the strip for the next tile."""
-    start, length = axis.starts[number], axis.length
-    begin = axis.strips[number - 1][0] if number else 0
-    first, last = begin, start + length
+    start, last = axis.starts[number], axis.ends[number]
+    first = axis.strips[number - 1][0] if number else 0
     rest = None
     if number < len(axis.strips):
         last, end = axis.strips[number]

@@ -468,8 +468,8 @@ class LabelMaps(Encoding):
     """Rows as examples with `image` (PIL RGB), `map` int16 [height, width] and `size` (height, width).
 
     Examples of panoptic rows also have `segments` int32 [height, width], `kinds` int16 [n], the class number of segment
-    1 .. n (IGNORE for crowds), and `crowds`, the class number of each segment that is a crowd. Image and mask are decoded when they are indexed, in a worker. Pixels of classes
-    that are not in `labels` are ignored.
+    1 .. n (IGNORE for crowds), and `crowds`, the class number of each segment that is a crowd. Image and mask are
+    decoded when they are indexed, in a worker. Pixels of classes that are not in `labels` are ignored.
     """
 
     def __init__(self, rows: Any, labels: Sequence[str], white: int | None = None) -> None:

@@ -117,9 +117,29 @@ def test_a_resized_image_is_cut_into_tiles_andenlarged() -> None:
 def test_axes_leave_no_more_than_two_tiles_at_a_pixel() -> None:
     for length in range(65, 600):
         for overlap in (2, 15, 32):
-            axis = tiles.axis(length, 64, overlap)
-            assert axis.starts[0] == 0
-            assert axis.starts[-1] + 64 == length
-            assert all(after - before <= 64 - overlap for before, after in pairwise(axis.starts))
-            edges = [edge for strip in axis.strips for edge in strip]
-            assert edges == sorted(edges), (length, overlap, axis)
+            for stride in (1, 8, 32):
+                axis = tiles.axis(length, 64, overlap, stride)
+                assert axis.starts[0] == 0
+                assert axis.ends[-1] == length
+                assert all(start % stride == 0 for start in axis.starts)
+                assert all(end - start == 64 for start, end in zip(axis.starts[:-1], axis.ends[:-1], strict=True))
+                assert all(after - before <= max(stride, 64 - overlap) for before, after in pairwise(axis.starts))
+                edges = [edge for strip in axis.strips for edge in strip]
+                assert edges == sorted(edges), (length, overlap, axis)
+                assert not edges or edges[-1] <= length
+                for (start, end), left, right in zip(axis.strips, axis.starts[1:], axis.ends[:-1], strict=True):
+                    assert left <= start < end <= right
+
+
+@pytest.mark.parametrize("size", [(200, 200), (211, 150)])
+@torch.no_grad()
+def test_tiles_of_a_model_that_halves_the_image_are_cut_where_it_would(size: tuple[int, int]) -> None:
+    """Its four pixels of a coarser map start at multiples of four, in every tile."""
+    torch.manual_seed(0)
+    coarse = nn.Conv2d(3, 4, 4, stride=4)
+    nn.init.normal_(coarse.weight, std=0.4)
+    model = nn.Sequential(coarse, nn.Upsample(scale_factor=4))
+    family, image = Plain(4, stride=4), picture(*size)
+    expected = tiles.segment(model, family, image, size[::-1], 4096, 16)
+    found = tiles.segment(model, family, image, size[::-1], 64, 18)
+    assert np.array_equal(found.map, expected.map)
