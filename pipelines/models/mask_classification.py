@@ -50,7 +50,7 @@ def build(source: Any, labels: Sequence[str], image_size: int | None) -> tuple[n
         if not fits:
             wanted.image_size = side
         try:
-            model: Any = _auto().from_config(wanted)
+            model: Any = _auto().from_config(wanted, dtype=torch.float32)
         except Exception as error:  # the libraries of backbones raise many kinds
             what = pretrained.called(source.folder)
             raise ModelError(f"{what}: no model can be built: {pretrained.first_line(error)}") from error

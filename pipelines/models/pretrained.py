@@ -138,7 +138,7 @@ def load_model(
             config.architectures = config.architectures or []  # the auto class iterates over it
             if shares.asked():
                 log.warning("random weights: every process draws all of them, and then keeps its share")
-            drawn: nn.Module = auto.from_config(config, trust_remote_code=False)
+            drawn: nn.Module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
             return drawn
         options = {
             "config": config,

@@ -188,3 +188,18 @@ def test_a_run_says_once_what_becomes_of_the_head(tmp_path: Path) -> None:
 def test_a_head_that_ends_otherwise() -> None:
     with pytest.raises(ModelError, match="does not end in a layer of 3 classes"):
         pretrained.choose_rows(torch.nn.Sequential(torch.nn.Linear(4, 2)), [1, 0], 3)
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_weights_of_half_precision_train_in_float32(random: bool, tmp_path: Path) -> None:
+    """Also random weights for the configuration of such a model, which names the precision."""
+    from transformers import AutoModelForImageClassification
+
+    tiny.vit(tmp_path / "model")
+    AutoModelForImageClassification.from_pretrained(tmp_path / "model").half().save_pretrained(tmp_path / "half")
+    config = pretrained.read_config(tmp_path / "half", None)
+    assert config.dtype == torch.float16
+    model = pretrained.load_model(
+        AutoModelForImageClassification, tmp_path / "half", config, lambda model: model.classifier, random=random
+    )
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
