@@ -237,7 +237,7 @@ def _map(row: Mapping[str, Any], labels: tuple[str, ...], size: tuple[int, int])
     if not _has_mask(row):
         return _drawn(row, labels, size)
     legend = row.get("legend") or ""
-    mask = _upright(read_mask(row["mask"]), row, size)
+    mask = upright(read_mask(row["mask"]), row, size)
     if legend_of(legend).segments is not None:
         numbers = _segment_numbers(mask)
         keys, classes = _pairs(legend, labels, "segments")
@@ -332,7 +332,7 @@ def unknown(what: str, count: int, some: str, share: float, kind: str) -> str:
 # ---- masks of another size, and turned images ----
 
 
-def _upright(mask: Mask, row: Mapping[str, Any], size: tuple[int, int]) -> Mask:
+def upright(mask: Mask, row: Mapping[str, Any], size: tuple[int, int]) -> Mask:
     """The mask, turned like its image if it is of the image as its file stores it."""
     high, wide = mask.values.shape[:2]
     if (wide, high) == size:
@@ -437,7 +437,7 @@ def read_segments(
         legend = legend_of(row.get("legend") or "")
         if legend.segments is None:
             raise DataError("its mask has no segments")
-        mask = _upright(read_mask(row["mask"]), row, size or upright_size(row["image"]))
+        mask = upright(read_mask(row["mask"]), row, size or upright_size(row["image"]))
         numbers = _segment_numbers(mask)
         keys = np.array(sorted(key for key in legend.segments if key), dtype=np.int64)
         order = np.arange(1, len(keys) + 1)
