@@ -67,12 +67,13 @@ class TestQueriesContract(TestContract):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
+    if "mask2former" in str(recipe.model.id):
+        hub.add_model(recipe.model.id, tiny_queries.segmenter(folder / "model", "mask2former", ["person", "car"]))
+        hub.add_dataset(recipe.data.id, tiny_instances.instance_maps(folder / "data"))
+        return Served(changes=("options.image_size=64",))
     model = tiny_boxes.model(folder / "model", "maskrcnn")
     if recipe.model.id is not None and not recipe.model.id.startswith("torchvision/"):
         hub.add_model(recipe.model.id, model)
-        if recipe.data.columns.get("objects") == "annotation":
-            hub.add_dataset(recipe.data.id, tiny_instances.instance_maps(folder / "data"))
-            return Served()
         return Served(str(tiny_boxes.shapes(folder / "shapes")))
     return Served(str(tiny_boxes.shapes(folder / "shapes")), str(model))
 

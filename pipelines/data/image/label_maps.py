@@ -24,6 +24,7 @@ import numpy as np
 from pipelines.data.columns import distinct
 from pipelines.data.encoding import Encoding
 from pipelines.data.image import boxes
+from pipelines.data.image import run_lengths as runs
 from pipelines.data.image.reading import Mask, image_of, read_mask, read_size, upright_size, warn_of_pages
 from pipelines.errors import DataError
 from pipelines.utils.formatting import printable, short
@@ -60,8 +61,6 @@ COLUMNS = 256  # of a map that are looked at together, so that a large map needs
 
 def run_lengths(label_map: np.ndarray) -> dict[int, dict[str, Any]]:
     """The mask of every class of a map as COCO's run lengths, by class number: {"size": [h, w], "counts": str}."""
-    from pycocotools import mask as coco
-
     height, width = label_map.shape
     values, starts = [], []
     for left in range(0, width, COLUMNS):
@@ -78,9 +77,7 @@ def run_lengths(label_map: np.ndarray) -> dict[int, dict[str, Any]]:
     for number in np.unique(of[of != IGNORE]):
         mine = of == number
         edges = np.stack([start[mine], end[mine]], 1).ravel()  # inside, outside, inside, ...
-        counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-        packed_counts = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"]
-        found[int(number)] = {"size": [height, width], "counts": packed_counts.decode("ascii")}
+        found[int(number)] = runs.packed(edges, height, width)
     return found
 
 
@@ -400,17 +397,18 @@ def _draw(found: np.ndarray, segmentation: Any, number: int) -> None:
         known = boxes.polygons(segmentation)
         if known is None:
             raise DataError("a shape is no list of polygons with three points or more")
-        counts = boxes.unpacked_counts(coco.merge(coco.frPyObjects(known, height, width))["counts"].decode("ascii"))
+        text = coco.merge(coco.frPyObjects(known, height, width))["counts"].decode("ascii")
     else:
-        runs = boxes.run_lengths(segmentation)
-        if runs is None:
+        given = boxes.run_lengths(segmentation)
+        if given is None:
             raise DataError("a shape's run lengths are broken")
-        if runs["size"] != [height, width]:
-            raise DataError(other_size((runs["size"][1], runs["size"][0]), (width, height)))
-        counts = boxes.unpacked_counts(runs["counts"])
+        if given["size"] != [height, width]:
+            raise DataError(other_size((given["size"][1], given["size"][0]), (width, height)))
+        text = given["counts"]
     # run by run, because a complete mask for each of a thousand small shapes would take long
     flat, at = found.reshape(-1), 0
-    for place, count in enumerate(counts or ()):
+    counts = runs.counts(text)
+    for place, count in enumerate([] if counts is None else counts.tolist()):
         if place % 2:
             flat[at : at + count] = number
         at += count
