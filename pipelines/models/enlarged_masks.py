@@ -28,7 +28,7 @@ def drawn(logits: Tensor, size: Sequence[int]) -> tuple[dict[str, Any], list[flo
         if len(edges):
             parts.append(edges)
             inside += int((edges[1::2] - edges[::2]).sum())
-            total += block[above].sigmoid().sum(dtype=torch.float64)
+            total += block.sigmoid_().mul_(above).sum()
     if not parts:
         return None
     edges = run_lengths.joined(parts)
