@@ -39,8 +39,10 @@ def drawn(logits: Tensor, size: Sequence[int]) -> tuple[dict[str, Any], list[flo
 def runs(logits: Tensor, size: Sequence[int]) -> dict[str, Any]:
     """COCO's run lengths of the pixels whose logits are above 0. `logits` [h, w] are enlarged to `size`."""
     height, width = size
-    blocks = _enlarged(logits, height, width)
-    parts = [run_lengths.edges_of_columns((block > 0).cpu().numpy(), *at, height) for *at, block in blocks]
+    parts = [
+        run_lengths.edges_of_columns((block > 0).cpu().numpy(), left, top, height)
+        for left, top, block in _enlarged(logits, height, width)
+    ]
     return run_lengths.packed(run_lengths.joined(parts), height, width)
 
 

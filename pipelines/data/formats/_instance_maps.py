@@ -103,7 +103,8 @@ def _classes(section: DataSection, rows: "Dataset", source: Source) -> dict[int,
             )
         if found.setdefault(number, name) != name or list(found.values()).count(name) > 1:
             raise DataError(
-                f"{section.id}: {where}: each class has one number, the same in all rows, and {shown!r} does not ({number})"
+                f"{section.id}: {where}: {shown!r} has the number {number} and another one, or shares it with another "
+                "class: each class has one number of its own, the same in all rows"
             )
     if not any(not _is_background(name) for name in found.values()):
         raise DataError(
@@ -151,4 +152,3 @@ def _things(row: Mapping[str, Any], names: Mapping[int, str]) -> tuple[tuple[int
     lacking = [name for name in plain.values() if name and not _is_background(name)]
     things += [_boxes.Thing(None, name, where=name, wrong=NO_INSTANCE) for name in lacking]
     return size, things
-

@@ -64,7 +64,7 @@ def edges_of_columns(columns: np.ndarray, left: int, top: int, height: int) -> n
 
 
 def of_box(pixels: np.ndarray, left: int, top: int, height: int, width: int) -> dict[str, Any]:
-    """The run lengths of a mask of an image, of which the box `pixels` (bool [rows, columns]) holds all that is inside."""
+    """The run lengths of a mask of an image. The box `pixels`, bool [rows, columns], holds all that is inside."""
     return packed(edges_of_columns(np.ascontiguousarray(pixels.T), left, top, height), height, width)
 
 

@@ -42,7 +42,7 @@ def read(folder: Path, **columns: str) -> Source:
     return hubfolder.read(section, COLUMNS)
 
 
-def test_objects_of_the_hub(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_objects_of_the_hub(hub: HubServer, tmp_path: Path) -> None:
     """A class may have the instance numbers of another one. Pixels of `background` are no object."""
     first = drawn((1, 1, 0, 3, 0, 4), (2, 1, 4, 8, 2, 10), (1, 2, 0, 2, 8, 10), (0, 7, 7, 8, 0, 2))
     first[0, 0] = first[7, 9] = 0
@@ -78,7 +78,7 @@ def test_a_local_copy_needs_no_name_of_the_column(tmp_path: Path) -> None:
     assert hubfolder.columns(folder)["objects"] == "boxes"
 
 
-def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:
     folder = tiny_instances.repository(tmp_path / "repo", [cell(drawn((2, 1, 0, 3, 0, 4)))], None)
     with pytest.raises(DataError, match=r"nothing names the classes .* semantic_class_to_id .* id2label\.json"):
         read(folder)
@@ -90,7 +90,7 @@ def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:  # noqa:
         assert [one["label"] for one in source.splits["train"][0]["objects"]] == ["square"]
 
 
-def test_class_names_of_masks_in_a_file(hub: HubServer, tmp_path: Path) -> None:  # noqa: F811
+def test_class_names_of_masks_in_a_file(hub: HubServer, tmp_path: Path) -> None:
     """The convention of sidewalk-semantic: columns pixel_values and label, and names in id2label.json."""
     from datasets import Dataset, Features
     from datasets import Image as ImageColumn
@@ -151,8 +151,8 @@ CLASH = {"background": 0, "circle": 1, "square": 1}
 @pytest.mark.parametrize(
     ("classes", "why"),
     [
-        ([CLASSES, {**CLASSES, "square": 3}], "each class has one number, the same in all rows, and 'square'"),
-        (CLASH, "each class has one number, .* 'square' does not"),
+        ([CLASSES, {**CLASSES, "square": 3}], "'square' has the number . and another one, .*the same in all rows"),
+        (CLASH, "'square' has the number 1 and another one, or shares it"),
         ({"background": 0}, "nothing names the classes"),
         ({"background": 0, "circle": 700}, "'circle' has the number 700: class numbers are whole and from 0 to 255"),
         ("circle", "holds no .* but Value"),

@@ -60,7 +60,7 @@ def test_counts_are_read() -> None:
         counts = run_lengths.counts(encoded(mask)["counts"])
         assert counts is not None
         inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        assert (inside.reshape(mask.T.shape).T == mask).all()
+        assert (mask == inside.reshape(mask.T.shape).T).all()
 
 
 @pytest.mark.parametrize("text", ["é", " ", "0oooooooooooooo", "o", "0@"])
