@@ -631,7 +631,7 @@ class TorchvisionFamily:
         masks = None
         if self.masks:
             probabilities = found["masks"].float().cpu()[order]
-            masks = [_pasted(mask, box, height, width) for mask, box in zip(probabilities, boxes, strict=True)]
+            masks = [pasted(mask, box, height, width) for mask, box in zip(probabilities, boxes, strict=True)]
         classes = found["labels"].cpu()[order] - self.offset
         return Detections(boxes.numpy(), scores[order].numpy(), classes.numpy().astype(np.int64), masks)
 
@@ -651,7 +651,7 @@ class TorchvisionFamily:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _pasted(mask: Tensor, box: Tensor, height: int, width: int) -> dict[str, Any]:
+def pasted(mask: Tensor, box: Tensor, height: int, width: int) -> dict[str, Any]:
     """The probabilities [1, h, w] of a box as COCO's run lengths in the image, as torchvision's own code draws them.
 
     That code fills a complete image for each mask, which is slow for large photos.

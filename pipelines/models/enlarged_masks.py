@@ -22,7 +22,7 @@ def drawn(logits: Tensor, size: Sequence[int]) -> tuple[dict[str, Any], list[flo
     """
     height, width = size
     parts, inside, total = [], 0, torch.zeros((), dtype=torch.float64, device=logits.device)
-    for left, top, block in _enlarged(logits, height, width):
+    for left, top, block in above_zero(logits, height, width):
         above = block > 0
         edges = run_lengths.edges_of_columns(above.cpu().numpy(), left, top, height)
         if len(edges):
@@ -41,12 +41,12 @@ def runs(logits: Tensor, size: Sequence[int]) -> dict[str, Any]:
     height, width = size
     parts = [
         run_lengths.edges_of_columns((block > 0).cpu().numpy(), left, top, height)
-        for left, top, block in _enlarged(logits, height, width)
+        for left, top, block in above_zero(logits, height, width)
     ]
     return run_lengths.packed(run_lengths.joined(parts), height, width)
 
 
-def _enlarged(logits: Tensor, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
+def above_zero(logits: Tensor, height: int, width: int) -> Iterator[tuple[int, int, Tensor]]:
     """The left and the top of a block of columns, and its values [columns, rows]. Blocks hold all values above 0."""
     above = (logits > 0).cpu().numpy()
     rows, columns = np.flatnonzero(above.any(1)), np.flatnonzero(above.any(0))

@@ -57,10 +57,9 @@ def _class_names(section: DataSection, info: dict[str, Any]) -> dict[str, Any]:
 
     if info and NAMES_FILE not in info["files"]:
         return {}
-    revision = info.get("sha") or section.revision
-    try:
+    try:  # by the recipe's revision: without a network, the cache does not know which commit is the newest
         file = huggingface_hub.hf_hub_download(
-            section.id, NAMES_FILE, repo_type="dataset", revision=revision, local_files_only=not info
+            section.id, NAMES_FILE, repo_type="dataset", revision=section.revision, local_files_only=not info
         )
     except (OSError, HTTPError) as error:
         if not info and isinstance(error, LocalEntryNotFoundError):

@@ -51,10 +51,10 @@ def test_only_the_box_of_a_mask_is_enlarged() -> None:
     logits = torch.full((96, 96), -5.0)
     logits[40:44, 10:20] = 5
     size = (960, 1920)
-    blocks = [block for _, _, block in enlarged_masks._enlarged(logits, *size)]
+    blocks = [block for _, _, block in enlarged_masks.above_zero(logits, *size)]
     assert sum(block.numel() for block in blocks) < 1.6 * (4 * 10) * (10 * 20)
     assert all(len(block) <= enlarged_masks.COLUMNS for block in blocks)
-    assert list(enlarged_masks._enlarged(torch.full((96, 96), -5.0), *size)) == []
+    assert list(enlarged_masks.above_zero(torch.full((96, 96), -5.0), *size)) == []
 
 
 def test_masks_of_boxes_are_pasted_as_torchvision_does() -> None:
@@ -68,4 +68,4 @@ def test_masks_of_boxes_are_pasted_as_torchvision_does() -> None:
         box = corners * sides
         mask = torch.rand(1, 28, 28, generator=drawn)
         expected = paste_masks_in_image(mask[None], box[None], (height, width))[0, 0] > 0.5
-        assert detection_torchvision._pasted(mask, box, height, width) == encoded(expected)
+        assert detection_torchvision.pasted(mask, box, height, width) == encoded(expected)

@@ -85,7 +85,10 @@ def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:
     (folder / "id2label.json").write_text(json.dumps({number: name for name, number in CLASSES.items()}))
     hub.add_dataset("someone/named", folder)
     section = DataSection(id="someone/named", columns={"objects": "annotation"})
-    for source in (read(folder), hub_format.read(section, COLUMNS)):
+    online = hub_format.read(section, COLUMNS)
+    with hub.offline():  # from the cache
+        offline = hub_format.read(section, COLUMNS)
+    for source in (read(folder), online, offline):
         assert source.labels == ["circle", "square"]
         assert [one["label"] for one in source.splits["train"][0]["objects"]] == ["square"]
 
