@@ -5,6 +5,8 @@ import json
 import logging
 from pathlib import Path
 
+import datasets.config
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,7 +80,7 @@ def test_a_local_copy_needs_no_name_of_the_column(tmp_path: Path) -> None:
     assert hubfolder.columns(folder)["objects"] == "boxes"
 
 
-def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:
+def test_class_names_in_a_file(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_instances.repository(tmp_path / "repo", [cell(drawn((2, 1, 0, 3, 0, 4)))], None)
     with pytest.raises(DataError, match=r"nothing names the classes .* semantic_class_to_id .* id2label\.json"):
         read(folder)
@@ -86,8 +88,10 @@ def test_class_names_in_a_file(hub: HubServer, tmp_path: Path) -> None:
     hub.add_dataset("someone/named", folder)
     section = DataSection(id="someone/named", columns={"objects": "annotation"})
     online = hub_format.read(section, COLUMNS)
-    with hub.offline():  # from the cache
-        offline = hub_format.read(section, COLUMNS)
+    for part in (huggingface_hub.constants, datasets.config):
+        monkeypatch.setattr(part, "HF_HUB_OFFLINE", True)
+    offline = hub_format.read(section, COLUMNS)  # from the cache
+    assert offline.revision is None
     for source in (read(folder), online, offline):
         assert source.labels == ["circle", "square"]
         assert [one["label"] for one in source.splits["train"][0]["objects"]] == ["square"]
