@@ -103,36 +103,14 @@ def runs(counts: str) -> list[int]:
     return lengths
 
 
-def _lengths(counts: str) -> "np.ndarray":
-    """The same as int64. A noisy map has millions of runs, so no loop goes over them."""
-    import numpy as np
+def _lengths(text: str) -> "np.ndarray":
+    """The same as int64."""
+    from pipelines.data.image.run_lengths import counts
 
-    wrong = DataError("a mask whose run lengths cannot be read")
-    try:
-        signs = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        raise wrong from None
-    if not len(signs):
-        return signs
-    last = signs & 32 == 0  # of the signs of a number: no more bits follow
-    if signs.min() < 0 or signs.max() > 63 or not last[-1]:
-        raise wrong
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > MOST_SIGNS - 1:
-        raise wrong
-    place = np.arange(len(signs)) - np.repeat(starts, ends - starts + 1)
-    values: np.ndarray = np.add.reduceat((signs & 31) << (5 * place), starts)
-    values -= np.where(signs[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    # from the fourth on, only the difference to the one before the last is written
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    if values.min() < 0:
-        raise wrong
-    return values
-
-
-MOST_SIGNS = 7  # of a number: 35 bits
+    found = counts(text)
+    if found is None:
+        raise DataError("a mask whose run lengths cannot be read")
+    return found
 
 
 def around(mask: Mapping[str, Any]) -> tuple[int, int, int, int]:

@@ -135,6 +135,10 @@ def base_of_adapter(folder: Path) -> Path:
     return base
 
 
+# of a convolution: MobileNets with TensorFlow's padding read them from outside, and PEFT's wrapper lacks them
+READ = ("kernel_size", "stride", "padding", "dilation", "groups", "in_channels", "out_channels")
+
+
 def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "nn.Module":
     """Add LoRA to a model through PEFT. A new head trains all its weights.
 
@@ -189,4 +193,7 @@ def add_adapter(model: "nn.Module", head: "nn.Module | None", adapter: Any) -> "
         if isinstance(part, LoraLayer):
             # mixed precision casts what must be cast; otherwise inputs would go to float32 and back
             part.cast_input_dtype_enabled = False
+            base = part.get_base_layer()
+            for name in READ if isinstance(base, nn.Conv2d) else ():
+                setattr(part, name, getattr(base, name))
     return adapted

@@ -80,6 +80,20 @@ def load(folder: Path, masks: bool = False) -> "tuple[nn.Module, Family]":
     return found
 
 
+def in_float32(value: Any) -> Any:
+    """Numbers with a fraction in float32, in lists, tuples and dicts; other values as they are.
+
+    Libraries give boxes the dtype of what a head computes. In bfloat16 the coordinates around 700 are 4 apart.
+    """
+    from torch import Tensor
+
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {name: in_float32(one) for name, one in value.items()}
+    return type(value)(map(in_float32, value)) if isinstance(value, (list, tuple)) else value
+
+
 def _module(kind: str) -> Any:
     """The module of the family that has this kind of model."""
     if kind == "torchvision":

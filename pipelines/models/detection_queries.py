@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.errors import ModelError
+from pipelines.models import enlarged_masks
 from pipelines.models import mask_classification as queries
 from pipelines.models.detection import MOST, Batch, Detections
 
@@ -101,16 +102,16 @@ class Queries:
         """The detections of one image."""
         scores = classes.softmax(-1)[:, :-1]
         best, flat = scores.flatten().topk(min(MOST, scores.numel()))
-        drawn: dict[int, tuple[float, list[float], dict[str, Any]] | None] = {}
+        drawn: dict[int, tuple[dict[str, Any], list[float], float] | None] = {}
         found = []
         for score, place in zip(best.tolist(), flat.tolist(), strict=True):
             query, label = divmod(place, scores.shape[1])
             if query not in drawn:  # one by one: many large masks fill the memory
-                whole = queries.enlarged(masks[query][None], (self.side, self.side), inner, size)[0]
-                drawn[query] = _drawn(whole)
+                seen = queries.shown(masks[query][None], (self.side, self.side), inner)[0]
+                drawn[query] = enlarged_masks.drawn(seen, size)
             mask = drawn[query]
             if mask is not None:
-                found.append((score * mask[0], label, mask[1], mask[2]))
+                found.append((score * mask[2], label, mask[1], mask[0]))
         found.sort(key=lambda one: -one[0])
         return Detections(
             np.array([box for _, _, box, _ in found], np.float32).reshape(-1, 4),
@@ -124,22 +125,6 @@ class Queries:
 
     def save(self, model: Any, folder: Path) -> None:
         queries.save(model, self.processor, folder)
-
-
-def _drawn(logits: Tensor) -> tuple[float, list[float], dict[str, Any]] | None:
-    """The mean probability in a mask, its box, and COCO's run lengths; None if it is empty."""
-    from pycocotools import mask as coco
-
-    pixels = (logits > 0).cpu().numpy()
-    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    if not len(rows):
-        return None
-    left, top, right, bottom = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-    part = logits[top:bottom, left:right]
-    mean = float((part.sigmoid() * (part > 0)).sum() / (part > 0).sum())
-    box = [float(left), float(top), float(right), float(bottom)]
-    run = coco.encode(np.asfortranarray(pixels.view(np.uint8)))
-    return mean, box, {"size": [int(side) for side in run["size"]], "counts": run["counts"].decode("ascii")}
 
 
 def build(source: Any, labels: list[str], image_size: int | None, masks: bool) -> tuple[nn.Module, Queries]:

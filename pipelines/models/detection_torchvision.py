@@ -39,16 +39,17 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet
-from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
+from torchvision.models.detection.roi_heads import RoIHeads, expand_boxes, expand_masks
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
 from pipelines.config.validation_errors import suggest
+from pipelines.data.image import run_lengths
 from pipelines.errors import ModelError
 from pipelines.models import folders, timm_weights
 from pipelines.models import layers as model_layers
-from pipelines.models.detection import MOST, Batch, Detections
+from pipelines.models.detection import MOST, Batch, Detections, in_float32
 from pipelines.models.pretrained import rows_of
 from pipelines.models.region_pooling import RegionPooling
 from pipelines.utils import shares
@@ -135,21 +136,9 @@ def _read(values: Tensor) -> Tensor:
     return values.view(torch.float32) if values.dtype == torch.int32 else values
 
 
-def _float32(value: Any) -> Any:
-    """Tensors in float32, in lists, tuples and dicts.
-
-    torchvision gives boxes the dtype of what a head computes. In bfloat16 the coordinates around 700 are 4 apart.
-    """
-    if isinstance(value, Tensor):
-        return value.float()
-    if isinstance(value, dict):
-        return {name: _float32(one) for name, one in value.items()}
-    return type(value)(map(_float32, value))
-
-
 def _output_in_float32(module: nn.Module, given: Any, output: Any) -> Any:
     """A forward hook."""
-    return _float32(output)
+    return in_float32(output)
 
 
 class _Anchors(AnchorGenerator):
@@ -259,7 +248,7 @@ def _one_by_one(compute: Any, targets: Any, outputs: Any, *lists: Any) -> dict[s
 
 class _RetinaNet(RetinaNet):
     def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
-        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+        return super().postprocess_detections(in_float32(head_outputs), anchors, image_shapes)
 
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any) -> Any:
         matched = []
@@ -275,7 +264,7 @@ class _RetinaNet(RetinaNet):
 
 class _FCOS(FCOS):
     def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
-        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+        return super().postprocess_detections(in_float32(head_outputs), anchors, image_shapes)
 
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, num_anchors_per_level: Any) -> Any:
         def one(target: Any, outputs: Any, anchor: Any) -> Any:
@@ -286,7 +275,7 @@ class _FCOS(FCOS):
 
 class _SSD(SSD):
     def postprocess_detections(self, head_outputs: Any, anchors: Any, image_shapes: Any) -> Any:
-        return super().postprocess_detections(_float32(head_outputs), anchors, image_shapes)
+        return super().postprocess_detections(in_float32(head_outputs), anchors, image_shapes)
 
     def compute_loss(self, targets: Any, head_outputs: Any, anchors: Any, matched_idxs: Any) -> Any:
         return _one_by_one(super().compute_loss, targets, head_outputs, anchors, matched_idxs)
@@ -641,14 +630,8 @@ class TorchvisionFamily:
         boxes = (boxes[order] * factors).clamp(min=0).minimum(torch.tensor([width, height] * 2))
         masks = None
         if self.masks:
-            from pycocotools import mask as coco
-
-            masks = []
             probabilities = found["masks"].float().cpu()[order]
-            for box, mask in zip(boxes, probabilities, strict=True):  # one by one: 100 large masks fill the memory
-                drawn = paste_masks_in_image(mask[None], box[None], (height, width))[0, 0] > 0.5
-                coded = coco.encode(np.asfortranarray(drawn.numpy().astype(np.uint8)))
-                masks.append({"size": [height, width], "counts": coded["counts"].decode("ascii")})
+            masks = [pasted(mask, box, height, width) for mask, box in zip(probabilities, boxes, strict=True)]
         classes = found["labels"].cpu()[order] - self.offset
         return Detections(boxes.numpy(), scores[order].numpy(), classes.numpy().astype(np.int64), masks)
 
@@ -666,6 +649,20 @@ class TorchvisionFamily:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def pasted(mask: Tensor, box: Tensor, height: int, width: int) -> dict[str, Any]:
+    """The probabilities [1, h, w] of a box as COCO's run lengths in the image, as torchvision's own code draws them.
+
+    That code fills a complete image for each mask, which is slow for large photos.
+    """
+    bordered, scale = expand_masks(mask[None], 1)
+    left, top, right, bottom = expand_boxes(box[None], scale).long()[0].tolist()
+    sides = (max(bottom - top + 1, 1), max(right - left + 1, 1))
+    drawn = nn.functional.interpolate(bordered, sides, mode="bilinear", align_corners=False)[0, 0] > 0.5
+    x, y = max(left, 0), max(top, 0)
+    part = drawn[y - top : max(min(bottom + 1, height) - top, 0), x - left : max(min(right + 1, width) - left, 0)]
+    return run_lengths.of_box(part.numpy(), x, y, height, width)
 
 
 HAVE_LOSSES = (models.FasterRCNN, RetinaNet, FCOS, SSD, RegionProposalNetwork, RoIHeads)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from pipelines.errors import ModelError
 from pipelines.losses import detection as losses
+from pipelines.models import enlarged_masks, pretrained
 from pipelines.models import layers as model_layers
-from pipelines.models import pretrained
 from pipelines.models.detection import MOST, Batch, Detections
 
 SOFTMAX = ("detr", "yolos")  # their classes exclude each other, and the last one means "no object"
@@ -207,7 +207,8 @@ class Transformers:
             corners = corners * torch.tensor([width, height, width, height], dtype=torch.float32)
             masks = None
             if self.masks:
-                masks = _run_lengths(output.pred_masks[number].float().cpu()[queries], (height, width))
+                shapes = output.pred_masks[number].float().cpu()[queries]
+                masks = [enlarged_masks.runs(one, (height, width)) for one in shapes]
             found.append(Detections(corners.numpy(), scores.numpy(), classes.numpy(), masks))
         return found
 
@@ -371,15 +372,3 @@ def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list
                 tensor[-1] = given[-1]
         elif given.shape == tensor.shape:
             tensor.copy_(given)
-
-
-def _run_lengths(logits: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks of small logits as COCO's run lengths at the size of the original image."""
-    from pycocotools import mask as coco
-
-    found = []
-    for one in logits:
-        full = nn.functional.interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0] > 0
-        run = coco.encode(np.asfortranarray(full.numpy().astype(np.uint8)))
-        found.append({"size": [int(side) for side in run["size"]], "counts": run["counts"].decode()})
-    return found

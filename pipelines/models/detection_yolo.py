@@ -38,7 +38,7 @@ from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
 from pipelines.models import folders
 from pipelines.models import layers as model_layers
-from pipelines.models.detection import Batch, Detections
+from pipelines.models.detection import Batch, Detections, in_float32
 from pipelines.models.pretrained import rows_of
 from pipelines.utils.formatting import short
 
@@ -127,7 +127,7 @@ class Libreyolo(abc.ABC):
         ]
         output = self.forward(model, self.pixels(batch, device), targets)
         with torch.autocast(device.type, enabled=False):  # coordinates of boxes need float32
-            return self.total(plain(model), _float32(output), targets) / max(1.0, counts["boxes"])
+            return self.total(plain(model), in_float32(output), targets) / max(1.0, counts["boxes"])
 
     def forward(self, model: nn.Module, pixels: Tensor, targets: list[dict[str, Tensor]]) -> Any:
         """The model's answer for the loss, in training mode and in eval mode."""
@@ -144,7 +144,7 @@ class Libreyolo(abc.ABC):
         output = model(self.pixels(batch, next(model.parameters()).device))
         found = []
         for answer, inner, size in zip(
-            self.answers(plain(model), _float32(output)), batch["inner"], batch["size"], strict=True
+            self.answers(plain(model), in_float32(output)), batch["inner"], batch["size"], strict=True
         ):
             boxes, scores, classes = (value.cpu() for value in answer)
             (width, height), (high, wide) = inner, size
@@ -521,14 +521,6 @@ def _without_overlap(boxes: Tensor, scores: Tensor, classes: Tensor, most: float
 def plain(model: nn.Module) -> Any:
     """The network in a wrapper of several processes."""
     return getattr(model, "module", model)
-
-
-def _float32(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.float() if value.is_floating_point() else value
-    if isinstance(value, dict):
-        return {name: _float32(one) for name, one in value.items()}
-    return [_float32(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _library(name: str) -> Any:

@@ -253,8 +253,12 @@ def enlarged(masks: Tensor, shape: Sequence[int], inner: Sequence[int], size: Se
 
     `shape` is the size of the model's input, and `inner` that of the part of it that shows the image.
     """
-    found = _interpolated(masks[None], shape)[..., : inner[0], : inner[1]]
-    return _interpolated(found, size)[0]
+    return _interpolated(shown(masks, shape, inner)[None], size)[0]
+
+
+def shown(masks: Tensor, shape: Sequence[int], inner: Sequence[int]) -> Tensor:
+    """Logits of masks at the size of the part of the model's input that shows the image (see `enlarged`)."""
+    return _interpolated(masks[None], shape)[0, :, : inner[0], : inner[1]]
 
 
 def _interpolated(values: Tensor, size: Sequence[int]) -> Tensor:

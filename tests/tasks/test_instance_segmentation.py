@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from pipelines.config.recipe import Recipe, validate
 from pipelines.models import mask_classification
 from pipelines.training.run import train
-from tests.support import tiny_boxes, tiny_queries
+from tests.support import tiny_boxes, tiny_instances, tiny_queries
 from tests.support.hub import HubServer
 from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
@@ -67,6 +67,10 @@ class TestQueriesContract(TestContract):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
+    if "mask2former" in str(recipe.model.id):
+        hub.add_model(recipe.model.id, tiny_queries.segmenter(folder / "model", "mask2former", ["person", "car"]))
+        hub.add_dataset(recipe.data.id, tiny_instances.instance_maps(folder / "data"))
+        return Served(changes=("options.image_size=64",))
     model = tiny_boxes.model(folder / "model", "maskrcnn")
     if recipe.model.id is not None and not recipe.model.id.startswith("torchvision/"):
         hub.add_model(recipe.model.id, model)

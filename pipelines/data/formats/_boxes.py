@@ -260,6 +260,14 @@ class Builder:
 def _types() -> "Mapping[str, Any]":
     import pyarrow
 
+    file = pyarrow.struct([("path", pyarrow.string()), ("bytes", pyarrow.binary())])
+    return {"image": file, "objects": objects_type(), GROUP: pyarrow.string()}
+
+
+def objects_type() -> Any:
+    """The type of the column `objects`."""
+    import pyarrow
+
     thing = {
         "box": pyarrow.list_(pyarrow.float64()),
         "label": pyarrow.string(),
@@ -267,8 +275,7 @@ def _types() -> "Mapping[str, Any]":
         "area": pyarrow.float64(),
         "mask": pyarrow.string(),
     }
-    file = pyarrow.struct([("path", pyarrow.string()), ("bytes", pyarrow.binary())])
-    return {"image": file, "objects": pyarrow.list_(pyarrow.struct(list(thing.items()))), GROUP: pyarrow.string()}
+    return pyarrow.list_(pyarrow.struct(list(thing.items())))
 
 
 # ---- images that their files turn ----
@@ -419,7 +426,7 @@ def with_objects(section: DataSection, rows: "Dataset", source: Source) -> "tupl
         source.ignored[what] = source.ignored.get(what, 0) + count
     rows = select(rows.remove_columns("objects"), list(sizes)).flatten_indices() if wrong else rows
     rows = rows.remove_columns([name for name in ("objects", "width", "height") if name in rows.column_names])
-    rows = with_column(rows, "objects", pyarrow.array(objects, _types()["objects"]))
+    rows = with_column(rows, "objects", pyarrow.array(objects, objects_type()))
     for name, place in (("width", 0), ("height", 1)):
         rows = with_column(rows, name, [size[place] for size in sizes.values()])
     return rows, wrong

@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data.audio.segments import part_columns, times
 from pipelines.data.columns import select, values, with_column
-from pipelines.data.formats import _boxes, ade20k
+from pipelines.data.formats import _boxes, _instance_maps, _masks, ade20k
 from pipelines.data.labels import lost
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
@@ -36,10 +36,36 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         raise DataError(f"data.format: {section.id} is on this disk, not on the hub: leave format out")
     loaded, info = _load(section)
     source = Source(splits={}, hub_id=section.id, revision=info.get("sha"), license=info.get("license"))
-    take(source, section, loaded, _own_folders(section.id), columns, optional)
     if "mask" in columns and section.id.rpartition("/")[2] == "scene_parse_150":
         source.mask_names = {"values": {"0": None, **{str(n): name for n, name in enumerate(ade20k.CLASSES, 1)}}}
+    elif "mask" in columns or "objects" in columns:
+        source.mask_names = _class_names(section, info)
+    take(source, section, loaded, _own_folders(section.id), columns, optional)
     return source
+
+
+NAMES_FILE = "id2label.json"
+
+
+def _class_names(section: DataSection, info: dict[str, Any]) -> dict[str, Any]:
+    """What id2label.json of the data set says of its masks; empty without one. Raises DataError or HubError.
+
+    `info` is what the hub says of the data set; if it is empty, the file may be in the cache.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    if info and NAMES_FILE not in info["files"]:
+        return {}
+    try:  # by the recipe's revision: without a network, the cache does not know which commit is the newest
+        file = huggingface_hub.hf_hub_download(
+            section.id, NAMES_FILE, repo_type="dataset", revision=section.revision, local_files_only=not info
+        )
+    except (OSError, HTTPError) as error:
+        if not info and isinstance(error, LocalEntryNotFoundError):
+            return {}
+        raise _explained(section, error) from error
+    return _masks.class_table([Path(file).parent])
 
 
 def take(
@@ -84,6 +110,9 @@ def take(
             )
         names |= {c: section.columns.get(c, c) for c in optional if section.columns.get(c, c) in rows.column_names}
         taken = [*names.values(), *([group] if group else [])]
+        mapped = "objects" in names and isinstance(rows.features[names["objects"]], Image)
+        if mapped and _instance_maps.CLASSES in rows.column_names:
+            taken.append(_instance_maps.CLASSES)
         part = part_columns(rows.column_names, taken) if "audio" in columns else None
         keep = dict.fromkeys([*taken, *(column for column in part or () if column in rows.column_names)])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
@@ -132,7 +161,7 @@ def take(
                 first = without[0][1]
                 raise DataError(f"{section.id}: none of {len(without)} rows of {name} can be used; the first: {first}")
         if "objects" in columns:
-            rows, without = _boxes.with_objects(section, rows, source)
+            rows, without = (_instance_maps if mapped else _boxes).with_objects(section, rows, source)
             refused += without
         if "label" in columns:
             feature = _item(rows.features["label"])
@@ -301,6 +330,8 @@ def _guess(column: str, features: Any, masks: bool = False) -> str | None:
     if column in features:
         return column
     wanted = {"image": Image, "audio": Audio, "label": ClassLabel}.get(column)
+    if column == "objects" and _instance_maps.CLASSES in features:
+        return mask_column([name for name, feature in features.items() if isinstance(feature, Image)])
     if masks:
         images = [name for name, feature in features.items() if isinstance(feature, Image)]
         mask = mask_column(images)
@@ -385,6 +416,7 @@ def _load(section: DataSection) -> tuple[dict[str, Any], dict[str, Any]]:
     license_ = card.get("license")
     return dict(loaded), {
         "sha": found.sha,
+        "files": [file.rfilename for file in found.siblings or []],
         "license": license_[0] if isinstance(license_, list) and license_ else license_,
     }
 

@@ -20,7 +20,7 @@ from typing import Any
 from pipelines.config.recipe import DataSection
 from pipelines.data import parquet
 from pipelines.data.files import all_files, folders, runs
-from pipelines.data.formats import _boxes, _class_folders, _masks, hub, table
+from pipelines.data.formats import _boxes, _class_folders, _instance_maps, _masks, hub, table
 from pipelines.data.schema import Source
 from pipelines.data.stored import files_key
 from pipelines.errors import DataError, GraftError
@@ -59,6 +59,9 @@ def columns(path: Path) -> dict[str, str]:
     mask = hub.mask_column([name for name, kind in kinds.items() if kind == "image"])
     if mask is not None:
         kinds[mask] = "mask"
+    if mask is not None and _instance_maps.CLASSES in features:
+        kinds[mask] = "boxes"
+        return {**kinds, **_boxes.COLUMNS}
     alone = {
         kind: kind for kind in (*named.values(), "mask") if list(kinds.values()).count(kind) == 1
     }  # read under any name
@@ -73,9 +76,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     source = Source(splits={})
     loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
     base = (root if root.is_dir() else root.parent).resolve()
-    hub.take(source, section, loaded, [base], columns, optional, str(base))
-    if "mask" in columns:
+    if "mask" in columns or "objects" in columns:
         source.mask_names = _masks.class_table([base])
+    hub.take(source, section, loaded, [base], columns, optional, str(base))
     return source
 
 

@@ -150,35 +150,20 @@ def run_lengths(found: Any) -> dict[str, Any] | None:
     size, counts = found["size"], found.get("counts")
     if not all(type(side) is int and 0 < side <= 1 << 16 for side in size):
         return None
-    plain = unpacked_counts(counts) if isinstance(counts, str) else counts
-    if not isinstance(plain, list) or not all(type(count) is int and count >= 0 for count in plain):
-        return None
-    if sum(plain) != size[0] * size[1]:
-        return None
     if isinstance(counts, str):
-        return {"size": size, "counts": counts}
+        from pipelines.data.image.run_lengths import counts as unpacked
+
+        lengths = unpacked(counts)
+        filled = lengths is not None and lengths.sum() == size[0] * size[1]
+        return {"size": size, "counts": counts} if filled else None
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        return None
+    if sum(counts) != size[0] * size[1]:
+        return None
     from pycocotools import mask
 
-    packed = mask.frPyObjects({"size": size, "counts": plain}, *size)
+    packed = mask.frPyObjects({"size": size, "counts": counts}, *size)
     return {"size": size, "counts": packed["counts"].decode("ascii")}
-
-
-def unpacked_counts(text: str) -> list[int] | None:
-    """The run lengths in COCO's compressed string; None if it is no such string."""
-    counts: list[int] = []
-    value = shift = 0
-    for sign in text:
-        code = ord(sign) - 48
-        if not 0 <= code < 64 or shift > 30:
-            return None
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return None if shift else counts
 
 
 def decoded(mask: str, height: int, width: int) -> "np.ndarray":

@@ -24,6 +24,7 @@ import numpy as np
 from pipelines.data.columns import distinct
 from pipelines.data.encoding import Encoding
 from pipelines.data.image import boxes
+from pipelines.data.image import run_lengths as runs
 from pipelines.data.image.reading import Mask, image_of, read_mask, read_size, upright_size, warn_of_pages
 from pipelines.errors import DataError
 from pipelines.utils.formatting import printable, short
@@ -60,8 +61,6 @@ COLUMNS = 256  # of a map that are looked at together, so that a large map needs
 
 def run_lengths(label_map: np.ndarray) -> dict[int, dict[str, Any]]:
     """The mask of every class of a map as COCO's run lengths, by class number: {"size": [h, w], "counts": str}."""
-    from pycocotools import mask as coco
-
     height, width = label_map.shape
     values, starts = [], []
     for left in range(0, width, COLUMNS):
@@ -78,9 +77,7 @@ def run_lengths(label_map: np.ndarray) -> dict[int, dict[str, Any]]:
     for number in np.unique(of[of != IGNORE]):
         mine = of == number
         edges = np.stack([start[mine], end[mine]], 1).ravel()  # inside, outside, inside, ...
-        counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-        packed_counts = coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)["counts"]
-        found[int(number)] = {"size": [height, width], "counts": packed_counts.decode("ascii")}
+        found[int(number)] = runs.packed(edges, height, width)
     return found
 
 
@@ -237,7 +234,7 @@ def _map(row: Mapping[str, Any], labels: tuple[str, ...], size: tuple[int, int])
     if not _has_mask(row):
         return _drawn(row, labels, size)
     legend = row.get("legend") or ""
-    mask = _upright(read_mask(row["mask"]), row, size)
+    mask = upright(read_mask(row["mask"]), row, size)
     if legend_of(legend).segments is not None:
         numbers = _segment_numbers(mask)
         keys, classes = _pairs(legend, labels, "segments")
@@ -332,7 +329,7 @@ def unknown(what: str, count: int, some: str, share: float, kind: str) -> str:
 # ---- masks of another size, and turned images ----
 
 
-def _upright(mask: Mask, row: Mapping[str, Any], size: tuple[int, int]) -> Mask:
+def upright(mask: Mask, row: Mapping[str, Any], size: tuple[int, int]) -> Mask:
     """The mask, turned like its image if it is of the image as its file stores it."""
     high, wide = mask.values.shape[:2]
     if (wide, high) == size:
@@ -400,17 +397,18 @@ def _draw(found: np.ndarray, segmentation: Any, number: int) -> None:
         known = boxes.polygons(segmentation)
         if known is None:
             raise DataError("a shape is no list of polygons with three points or more")
-        counts = boxes.unpacked_counts(coco.merge(coco.frPyObjects(known, height, width))["counts"].decode("ascii"))
+        text = coco.merge(coco.frPyObjects(known, height, width))["counts"].decode("ascii")
     else:
-        runs = boxes.run_lengths(segmentation)
-        if runs is None:
+        given = boxes.run_lengths(segmentation)
+        if given is None:
             raise DataError("a shape's run lengths are broken")
-        if runs["size"] != [height, width]:
-            raise DataError(other_size((runs["size"][1], runs["size"][0]), (width, height)))
-        counts = boxes.unpacked_counts(runs["counts"])
+        if given["size"] != [height, width]:
+            raise DataError(other_size((given["size"][1], given["size"][0]), (width, height)))
+        text = given["counts"]
     # run by run, because a complete mask for each of a thousand small shapes would take long
     flat, at = found.reshape(-1), 0
-    for place, count in enumerate(counts or ()):
+    counts = runs.counts(text)
+    for place, count in enumerate([] if counts is None else counts.tolist()):
         if place % 2:
             flat[at : at + count] = number
         at += count
@@ -437,7 +435,7 @@ def read_segments(
         legend = legend_of(row.get("legend") or "")
         if legend.segments is None:
             raise DataError("its mask has no segments")
-        mask = _upright(read_mask(row["mask"]), row, size or upright_size(row["image"]))
+        mask = upright(read_mask(row["mask"]), row, size or upright_size(row["image"]))
         numbers = _segment_numbers(mask)
         keys = np.array(sorted(key for key in legend.segments if key), dtype=np.int64)
         order = np.arange(1, len(keys) + 1)
