@@ -222,7 +222,7 @@ class ImageSegmentation(Task):
 
     def _whole(self, batch: Batch) -> Batch:
         """The batch with tensors also for images that are larger than a tile."""
-        if "pixel_values" in batch:
+        if "images" not in batch:
             return batch
         from pipelines.data.image import map_augment
 
@@ -240,7 +240,9 @@ class ImageSegmentation(Task):
 
         if "images" in batch:
             return [self._one(model, image) for image in batch["images"]]
-        pixels, inner, sizes = batch["pixel_values"], batch["inner"], batch["size"]
+        pixels = batch["pixel_values"]
+        # cached features come with lists in the place of tuples
+        inner, sizes = ([(high, wide) for high, wide in batch[name]] for name in ("inner", "size"))
         if len(set(inner)) == 1:
             return tiles.segment_equal(model, self.family, pixels, inner[0], sizes)
         return [
