@@ -1,6 +1,6 @@
 """Segmentation against a plain loop and against transformers.Trainer, by turns in one run.
 
-    python -m tests.benchmarks.image_segmentation [--rounds N] [--cases PART] > table.md
+    python -m tests.benchmarks.image_segmentation [--rounds N] [--more] [--cases PART] > table.md
 
 The network, the photos, batch, epochs, precision, memory format, threads and loader processes are equal. The photos are
 made up: 480 x 360 pixels, as CamVid's, with a label map. Each figure is the median of the rounds, with the range of the
@@ -27,22 +27,24 @@ from tests.benchmarks import machine
 UNET = {"model_type": "smp", "architecture": "unet", "encoder": "tf_efficientnet_lite0"}
 DEEPLAB = {"model_type": "smp", "architecture": "deeplabv3plus", "encoder": "resnet34"}
 SEGFORMER = {"model_type": "segformer"}  # the defaults are those of B0
+FROZEN = {"frozen": True, "epochs": 10, "mirror": False, "side": 256, "classes": 12, "rows": 24, "batch": 4}
+FROZEN |= {"loops": ["plain"]}
+B0 = {"config": SEGFORMER, "side": 512}
 CASES: dict[str, dict[str, Any]] = {
-    "U-Net, 256 px, 2 classes, fp32": {"config": UNET, "side": 256, "classes": 2, "rows": 96, "batch": 8},
-    "U-Net, 256 px, 2 classes, bf16": {"config": UNET, "side": 256, "classes": 2, "rows": 96, "batch": 8, "bf16": True},
-    "SegFormer-B0, 512 px, 150 classes, fp32": {"config": SEGFORMER, "side": 512, "classes": 150, "rows": 16},
-    "SegFormer-B0, 512 px, 150 classes, bf16": {
-        "config": SEGFORMER,
-        "side": 512,
-        "classes": 150,
-        "rows": 16,
-        "bf16": True,
-    },
-    "SegFormer-B0, 512 px, 3 classes, fp32": {"config": SEGFORMER, "side": 512, "classes": 3, "rows": 16},
+    "U-Net, 256 px, 2 classes, fp32": {"config": UNET, "batch": 8, "rows": 48},
+    "U-Net, 256 px, 2 classes, bf16": {"config": UNET, "batch": 8, "rows": 48, "bf16": True},
+    "SegFormer-B0, 512 px, 150 classes, fp32": {**B0, "classes": 150},
+    "SegFormer-B0, 512 px, 150 classes, bf16": {**B0, "classes": 150, "bf16": True},
+    "SegFormer-B0, 256 px, encoder frozen, 10 epochs, fp32": {"config": SEGFORMER, **FROZEN},
 }
-FROZEN = {"frozen": True, "epochs": 10, "mirror": False}
-USUAL = {"batch": 4, "epochs": 1, "bf16": False, "frozen": False, "rate": 1e-4, "mirror": True}
-LOOPS = ("plain", "trainer")
+MORE: dict[str, dict[str, Any]] = {  # with --more
+    "SegFormer-B0, 512 px, 3 classes, fp32": {**B0, "classes": 3},
+    "SegFormer-B0, 512 px, 3 classes, bf16": {**B0, "classes": 3, "bf16": True},
+    "DeepLabV3+ with ResNet-34, 256 px, encoder frozen, 10 epochs, fp32": {"config": DEEPLAB, **FROZEN},
+    "U-Net, 256 px, encoder frozen, 10 epochs, fp32": {"config": UNET, **FROZEN},
+}
+USUAL = {"side": 256, "classes": 2, "rows": 12, "batch": 2, "epochs": 1, "rate": 1e-4}
+USUAL |= {"bf16": False, "frozen": False, "mirror": True, "loops": ["plain", "trainer"]}
 
 
 def photos(folder: Path, rows: int, classes: int) -> Path:
@@ -111,12 +113,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--workers", type=int, default=2, help="loader processes of each side")
+    arguments.add_argument("--more", action="store_true", help="more cases")
     arguments.add_argument("--cases", default="", help="only the cases whose names have this part")
     asked = arguments.parse_args()
     print(machine(f"photos of 480 x 360, {asked.workers} loader processes, {asked.rounds} rounds by turns"))
     print("| | Graft | plain loop | ratio | Trainer | ratio | peak memory, MB: Graft / plain / Trainer |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for name, case in CASES.items():
+    for name, case in {**CASES, **(MORE if asked.more else {})}.items():
         if asked.cases in name:
             with tempfile.TemporaryDirectory() as folder:
                 print(line(name, {**USUAL, **case, "workers": asked.workers}, Path(folder), asked.rounds), flush=True)
@@ -125,7 +128,7 @@ def main() -> None:
 def line(name: str, case: dict[str, Any], work: Path, turns: int) -> str:
     """The line of the table of one case."""
     data = photos(work / "photos", case["rows"], case["classes"])
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in ("graft", *LOOPS)}
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in ("graft", *case["loops"])}
     for turn in range(turns):
         for side in found if turn % 2 else reversed(found):
             with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -134,7 +137,10 @@ def line(name: str, case: dict[str, Any], work: Path, turns: int) -> str:
         print(name, {side: [round(one["loss"], 4) for one in of] for side, of in found.items()}, file=sys.stderr)
     speeds = {side: [one["examples_per_second"] for one in of] for side, of in found.items()}
     cells = [f"{statistics.median(speeds['graft']):.2f} ex/s"]
-    for loop in LOOPS:
+    for loop in ("plain", "trainer"):
+        if loop not in found:
+            cells += ["-", "-"]
+            continue
         ratios = [ours / other for ours, other in zip(speeds["graft"], speeds[loop], strict=True)]
         middle = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         cells += [f"{statistics.median(speeds[loop]):.2f} ex/s", middle]
