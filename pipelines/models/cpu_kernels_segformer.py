@@ -24,7 +24,7 @@ class Head(SegformerDecodeHead):
     """The library's head with one linear map for each stage."""
 
     def forward(self, encoder_hidden_states: Any, **kwargs: Any) -> Tensor:
-        maps = [one.proj for one in self.linear_projections]
+        maps: list[Any] = [one.proj for one in self.linear_projections]
         fuse = self.linear_fuse
         if (
             any(type(one) is not nn.Linear or type(one.weight) is not nn.Parameter for one in maps)

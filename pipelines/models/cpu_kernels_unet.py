@@ -12,13 +12,15 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from torch import Tensor, nn
 from torch.nn import functional as f
 
-# How the rows (or columns) of a 3 x 3 kernel add up to those of 2 x 2 kernels: [phase, row of 2, row of 3]. The even
-# pixels of the large image see the small image's pixel before twice less often than their own, and so on.
+# How the rows (or columns) of a 3 x 3 kernel add up to those of 2 x 2 kernels: [phase, row of 2, row of 3]. An even row
+# of the large image sees the row before of the small image once, and its own row twice; an odd row its own row twice,
+# and the next row once.
 SUMS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
 def install(model: nn.Module) -> None:
     """Use these blocks in a model."""
+    part: Any
     for part in model.modules():
         if type(part) is UnetDecoderBlock and isinstance(part.attention1.attention, nn.Identity):
             part.__class__ = Block
@@ -97,8 +99,7 @@ class _Interleaved(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
-        n, wide, high, broad = ctx.size
-        channels, height, width = wide // 4, high - 1, broad - 1
+        channels, height, width = ctx.size[1] // 4, ctx.size[2] - 1, ctx.size[3] - 1
         found = torch.empty(ctx.size, dtype=gradient.dtype, memory_format=torch.channels_last)
         for phase, (down, across) in enumerate(_places()):
             own = found[:, phase * channels : (phase + 1) * channels]

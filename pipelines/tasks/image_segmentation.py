@@ -160,8 +160,11 @@ class ImageSegmentation(Task):
 
     @property
     def augmentation(self) -> Augmentation:
-        changes = self.options.augment != "none" or self.options.crop is not None or self.options.scale is not None
-        return Augmentation(changes, switch="options.augment=none without options.crop and options.scale")
+        options = self.options
+        changes = options.augment != "none" or options.crop is not None or options.scale is not None
+        # features are cached of inputs of one size only
+        switch = "options.augment=none with options.resize=square, without options.crop and options.scale"
+        return Augmentation(changes or options.resize != "square", switch=switch)
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.image import box_augment, map_augment

@@ -23,8 +23,13 @@ import torch
 from PIL import Image, ImageOps
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
-from transformers import Trainer, TrainingArguments
+from transformers import (
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    Trainer,
+    TrainingArguments,
+)
 
 
 class Photos(Dataset):

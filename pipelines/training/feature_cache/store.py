@@ -170,7 +170,7 @@ def record(
                 shutil.rmtree(folder, ignore_errors=True)
             make_room(folder.parent, cache_gb * 1e9 - size)
         rank, processes = accelerator.process_index, accelerator.num_processes
-        complete = _compute(
+        _compute(
             model,
             task,
             examples,
@@ -181,9 +181,6 @@ def record(
             _keys(plan, len(examples), batch_size, budget, rank, processes),
             workers,
         )
-        if not complete:
-            say("features are not cached: the inputs have different sizes")
-            return None
         edge.shapes = plan.shapes
         found = _open(folder, edge, plan, examples)
         if found is None:
@@ -241,11 +238,8 @@ def _compute(
     plan: RecordingPlan,
     keys: list[Any],
     workers: int,
-) -> bool:
-    """Each process computes its part. The first process of each node writes all parts and then renames the folder.
-
-    Returns False, and leaves nothing behind, if a batch has tensors of another size than the first batch.
-    """
+) -> None:
+    """Each process computes its part. The first process of each node writes all parts and then renames the folder."""
     import torch
     from accelerate.utils import gather_object
 
@@ -256,8 +250,6 @@ def _compute(
         files = _stored(
             plan, len(examples), lambda name, shape, dtype: map_file(temporary / f"{name}.bin", shape, dtype)
         )
-    shapes = {f"feature_{i}": plan.tape[s].shape[1:] for i, s in enumerate(plan.spots) if s not in plan.ragged}
-    shapes |= {f"field_{name}": value.shape[1:] for name, value in plan.fields.items()}
     plain: list[dict[str, Any] | None] = [None] * len(examples)
     why: dict[int, str] = {}
     for wanted, micro in zip(keys, loader(examples, keys, workers), strict=True):
@@ -283,10 +275,6 @@ def _compute(
         read = [index for _, index in wanted if index not in bad] if micro.real else []
         for indexes, skipped, part_values, part_lists in gather_object([(read, bad, values, lists)]):
             why.update(skipped)
-            if any(part_values[name].shape[1:] != shape for name, shape in shapes.items()):
-                if writes:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                return False
             if indexes and writes:
                 for name, value in part_values.items():
                     if isinstance(files[name], Ragged):
@@ -298,7 +286,6 @@ def _compute(
     if writes:
         _finish(temporary, folder, {"plain": plain, "why": {str(k): v for k, v in why.items()}})
     accelerator.wait_for_everyone()
-    return True
 
 
 def _stored(plan: RecordingPlan, n: int, make: "Callable[[str, tuple[int, ...], Any], Tensor]") -> "dict[str, Any]":
