@@ -67,6 +67,14 @@ def install(model: nn.Module, device: torch.device) -> None:
         from pipelines.models.cpu_kernels_diffusers import install as install_diffusers
 
         install_diffusers(model, MOST)
+    if "segmentation_models_pytorch" in sys.modules:
+        from pipelines.models.cpu_kernels_unet import install as install_unet
+
+        install_unet(model)
+    if "transformers.models.segformer.modeling_segformer" in sys.modules:
+        from pipelines.models.cpu_kernels_segformer import install as install_segformer
+
+        install_segformer(model)
 
 
 def _order_gradient(module: nn.Module, given: Any, output: torch.Tensor) -> None:

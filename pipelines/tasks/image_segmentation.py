@@ -155,8 +155,11 @@ class ImageSegmentation(Task):
 
     @property
     def augmentation(self) -> Augmentation:
-        changes = self.options.augment != "none" or self.options.crop is not None or self.options.scale is not None
-        return Augmentation(changes, switch="options.augment=none without options.crop and options.scale")
+        options = self.options
+        changes = options.augment != "none" or options.crop is not None or options.scale is not None
+        # features are cached of inputs of one size only
+        switch = "options.augment=none with options.resize=square, without options.crop and options.scale"
+        return Augmentation(changes or options.resize != "square", switch=switch)
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.image import box_augment, map_augment
@@ -231,7 +234,7 @@ class ImageSegmentation(Task):
 
     def _whole(self, batch: Batch) -> Batch:
         """The batch with tensors also for images that are larger than a tile."""
-        if "pixel_values" in batch:
+        if "images" not in batch:
             return batch
         from pipelines.data.image import map_augment
 
@@ -251,7 +254,9 @@ class ImageSegmentation(Task):
 
         if "images" in batch:
             return [self._one(model, image) for image in batch["images"]]
-        pixels, inner, sizes = batch["pixel_values"], batch["inner"], batch["size"]
+        pixels = batch["pixel_values"]
+        # cached features come with lists in the place of tuples
+        inner, sizes = ([(high, wide) for high, wide in batch[name]] for name in ("inner", "size"))
         if len(set(inner)) == 1:
             return tiles.segment_equal(model, self.family, pixels, inner[0], sizes)
         return [

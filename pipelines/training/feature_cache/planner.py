@@ -45,6 +45,7 @@ class RecordingPlan:
     anew: list[str] = field(
         default_factory=list
     )  # what is fetched from the examples every time: ragged inputs, long lists
+    unread: list[str] = field(default_factory=list)  # lists of arrays that the loss does not read
 
     @property
     def fields(self) -> "dict[str, Tensor]":
@@ -67,8 +68,13 @@ class RecordingPlan:
         return size
 
 
-def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) -> RecordingPlan | None:
-    """The plan; None if the frozen part cannot be separated from what trains, or if something random comes first."""
+def find(
+    task: Task, model: Any, edge: Edge, examples: Examples, device: Any, scored: bool = True
+) -> RecordingPlan | None:
+    """The plan; None if the frozen part cannot be separated from what trains, or if something random comes first.
+
+    `scored`: whether these examples are also predicted. Otherwise only what the loss reads is kept of the lists.
+    """
     lengths = examples.lengths
     picks, short = _picks(lengths, len(examples))
     batch, read = _batch(examples, picks, device)
@@ -100,8 +106,25 @@ def find(task: Task, model: Any, edge: Edge, examples: Examples, device: Any) ->
     found.drawn = drawn
     for key in trial.big:
         found.absent.setdefault(key, (tuple(batch[key].shape[1:]), batch[key].dtype))
-    found.anew += [k for k, v in batch.items() if isinstance(v, list) and len(json.dumps(v)) > BIG * len(v)]
+    lists = {k: v for k, v in batch.items() if isinstance(v, list)}
+    arrays = [k for k, v in lists.items() if _hold_arrays(v)]  # such as the label map of each photo
+    found.unread = [] if scored else [k for k in arrays if trial.trains_without(found.tape, k)]
+    arrays = [k for k in arrays if k not in found.unread]
+    found.anew += [k for k, v in lists.items() if k in arrays or (k not in found.unread and _is_long(v))]
     return found
+
+
+def _is_long(values: list[Any]) -> bool:
+    return len(json.dumps(values)) > BIG * len(values)
+
+
+def _hold_arrays(values: list[Any]) -> bool:
+    """Whether a list has something for each example that JSON cannot hold: arrays, images."""
+    try:
+        json.dumps(values)
+    except TypeError:
+        return True
+    return False
 
 
 def _hold_tensors(values: list[Any]) -> bool:
@@ -218,6 +241,14 @@ class _Trial:
             if fewer and self.replay(fewer) == self.want:
                 spots = fewer
         return spots
+
+    def trains_without(self, tape: "dict[Spot, Tensor]", key: str) -> bool:
+        """Whether loss and counts stay the same without this list."""
+        inputs = {name: value for name, value in self.blank.items() if name != key}
+        try:
+            return self.task.counts(inputs) == self.counts and self._loss("replay", 0, tape, inputs) == self.want
+        except KeyError:
+            return False
 
     def unread(self, tape: "dict[Spot, Tensor]", keys: list[str]) -> bool:
         """Whether loss, counts and predictions stay the same if these inputs are all zeros and all ones."""

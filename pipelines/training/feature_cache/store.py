@@ -146,7 +146,7 @@ def record(
     from accelerate.utils import gather_object
 
     with edge.trial(model):
-        plan = planner.find(task, model, edge, examples, accelerator.device)
+        plan = planner.find(task, model, edge, examples, accelerator.device, scored=split != "train")
         # rounding may differ between devices, but all processes must decide alike
         views = gather_object([plan and plan.spots])
         if plan is None or any(view != plan.spots for view in views):
@@ -270,7 +270,7 @@ def _compute(
         edge.wanted = None
         values = {f"feature_{i}": edge.tape[s].cpu() for i, s in enumerate(plan.spots)}
         values |= {f"field_{k}": batch[k].cpu() for k in plan.fields}
-        lists = {k: v for k, v in batch.items() if isinstance(v, list) and k not in plan.anew}
+        lists = {k: v for k, v in batch.items() if isinstance(v, list) and k not in (*plan.anew, *plan.unread)}
         bad = dict(micro.skipped)
         read = [index for _, index in wanted if index not in bad] if micro.real else []
         for indexes, skipped, part_values, part_lists in gather_object([(read, bad, values, lists)]):
