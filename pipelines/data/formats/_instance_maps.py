@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CLASSES = "semantic_class_to_id"
 NO_INSTANCE = "regions of a class without an instance number"
-_AT_ONCE = 64  # rows whose maps are in memory together
+_AT_ONCE = 32  # rows whose files are in memory together
 
 
 def with_objects(section: DataSection, rows: "Dataset", source: Source) -> "tuple[Dataset, list[tuple[str, str]]]":

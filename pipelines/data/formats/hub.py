@@ -38,10 +38,19 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     source = Source(splits={}, hub_id=section.id, revision=info.get("sha"), license=info.get("license"))
     if "mask" in columns and section.id.rpartition("/")[2] == "scene_parse_150":
         source.mask_names = {"values": {"0": None, **{str(n): name for n, name in enumerate(ade20k.CLASSES, 1)}}}
-    elif "mask" in columns or "objects" in columns:
+    elif has_maps(section, loaded, columns):
         source.mask_names = _class_names(section, info)
     take(source, section, loaded, _own_folders(section.id), columns, optional)
     return source
+
+
+def has_maps(section: DataSection, loaded: dict[str, Any], columns: tuple[str, ...]) -> bool:
+    """Whether a column that the task needs holds masks or instance maps, whose classes a file may name."""
+    from datasets import Image
+
+    its = section.columns.get("objects", "objects")
+    mapped = any(isinstance(rows.features.get(its), Image) for rows in loaded.values())
+    return "mask" in columns or ("objects" in columns and mapped)
 
 
 NAMES_FILE = "id2label.json"

@@ -76,7 +76,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     source = Source(splits={})
     loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
     base = (root if root.is_dir() else root.parent).resolve()
-    if "mask" in columns or "objects" in columns:
+    if hub.has_maps(section, loaded, columns):
         source.mask_names = _masks.class_table([base])
     hub.take(source, section, loaded, [base], columns, optional, str(base))
     return source
