@@ -39,7 +39,10 @@ class Head(SegformerDecodeHead):
         total: Tensor | None = None
         for state, own, share in zip(encoder_hidden_states, maps, shares, strict=True):
             with torch.autocast("cpu", enabled=False):
-                weight, bias = share @ own.weight, share @ own.bias
+                # layers that only predict may be kept in bf16, some of them alone
+                kind = torch.promote_types(share.dtype, torch.float32)
+                weight, bias = (share.to(kind) @ one.to(kind) for one in (own.weight, own.bias))
+                weight, bias = weight.to(own.weight.dtype), bias.to(own.weight.dtype)
             mapped = f.linear(state.flatten(2).transpose(1, 2), weight, bias)
             mapped = mapped.unflatten(1, state.shape[2:]).permute(0, 3, 1, 2)  # in channels-last memory
             if mapped.shape[2:] != size:

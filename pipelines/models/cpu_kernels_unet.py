@@ -67,10 +67,11 @@ def _kernels(weight: Tensor) -> Tensor:
     """The four kernels [4 * outputs, channels, 2, 2], in channels-last memory."""
     outputs, channels = weight.shape[:2]
     with torch.autocast("cpu", enabled=False):
-        sums = weight.new_tensor(SUMS)
+        kind = torch.promote_types(weight.dtype, torch.float32)
+        sums = torch.tensor(SUMS, dtype=kind)
         of_both = torch.einsum("aik,bjl->abijkl", sums, sums).reshape(16, 9)
-        rows = weight.permute(0, 2, 3, 1).reshape(outputs, 9, channels)
-        kernels = torch.matmul(of_both, rows).view(outputs, 4, 4, channels).transpose(0, 1)
+        rows = weight.permute(0, 2, 3, 1).reshape(outputs, 9, channels).to(kind)
+        kernels = torch.matmul(of_both, rows).to(weight.dtype).view(outputs, 4, 4, channels).transpose(0, 1)
         return kernels.reshape(4 * outputs, 2, 2, channels).permute(0, 3, 1, 2)
 
 

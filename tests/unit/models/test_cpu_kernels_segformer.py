@@ -49,3 +49,17 @@ def test_a_head_with_other_layers_is_that_of_the_library() -> None:
     want = plain(pixels).logits
     cpu_kernels.install(plain, CPU)
     assert torch.equal(plain(pixels).logits, want)
+
+
+def test_a_model_that_predicts_in_bf16_has_nearly_the_same_scores() -> None:
+    """Graft keeps convolutions or linear layers in bf16 then."""
+    plain, family = tiny("segformer")
+    pixels = made_up(2)["pixel_values"]
+    want = family.scores(plain.eval(), pixels)
+    cpu_kernels.install(plain, CPU)
+    for types in ((torch.nn.Linear,), (torch.nn.Linear, torch.nn.Conv2d)):
+        for part in plain.decode_head.modules():
+            if isinstance(part, types):
+                part.to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(family.scores(plain, pixels), want, atol=0.03, rtol=0)
