@@ -74,6 +74,15 @@ UNET = {
     "decoder_channels": [16, 16, 8, 8, 8],
     "image_size": 64,
 }
+# without batch norm, so that micro-batches change nothing
+PLAIN_UNET = {
+    "model_type": "smp",
+    "architecture": "unet",
+    "encoder": "test_efficientnet_ln",
+    "decoder_channels": [16, 16, 8, 8, 8],
+    "decoder_use_norm": False,
+    "image_size": 64,
+}
 FPN = {
     "model_type": "smp",
     "architecture": "fpn",
