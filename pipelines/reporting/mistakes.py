@@ -36,6 +36,8 @@ MOST = 12  # rows that are shown; a task with small pictures shows more
 LONGEST = 400  # characters of a label or an answer
 LONGEST_TEXT = 3000  # characters of a text
 SIDE = 160  # characters that are shown before and after a marked part of a text
+LARGEST = 90_000  # bytes of a picture with several parts
+SIDES = (320, 240, 160)  # pixels of such a part, tried in turn
 ROOM = 3_000_000  # bytes of all files of the shown rows
 KINDS = {".jpg": "image/jpeg", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
 SURE = "The mistakes of which the model was surest come first."
@@ -323,12 +325,14 @@ def wrong_pixels(labels: Sequence[str], white: int | None = None) -> MistakeSpec
 
         iou, wrong = image_scores(record)
         image, predicted = read_image(row["image"], white=white), unpacked(record["map"])
-        if labels:
-            sheet = four(image, predicted, read_map(row, labels, image.size), called, side=320)
-        else:
-            sheet = overlay(image, predicted)
+        true, picture = read_map(row, labels, image.size) if labels else None, None
+        for side in SIDES:
+            sheet = overlay(image, predicted) if true is None else four(image, predicted, true, called, side=side)
+            picture = thumbnail(sheet, min(max(sheet.size), 3 * side))
+            if picture is not None and len(picture) <= LARGEST:
+                break
         facts = {"Mean IoU": f"{iou:.2f}", "Wrong pixels": f"{wrong:.1%}"}
-        return Mistake(facts=facts, picture=thumbnail(sheet, max(sheet.size)), wide=bool(labels))
+        return Mistake(facts=facts, picture=picture, wide=bool(labels))
 
     return MistakeSpec(
         rank=rank,
