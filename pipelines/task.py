@@ -99,6 +99,11 @@ class Augmentation:
     """Number of other examples that `mix` gets with each example."""
     switch: str = "options.augment=none"
     """The setting that switches augmentation off, for messages."""
+    always: bool = False
+    """Whether examples are changed while only a new head trains, too: unchanged ones would be too large or too unlike.
+
+    Features are then never cached.
+    """
 
 
 class Task(ABC):

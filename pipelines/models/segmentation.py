@@ -4,7 +4,7 @@
 its outputs become the probabilities of every pixel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +47,9 @@ class Family(Protocol):
         A batch has `pixel_values` [n, 3, height, width] and `map` [n, height, width] int16, with IGNORE where no pixel
         counts. Batches of panoptic data also have `segments` and `kinds`.
         """
+
+    def probabilities(self, model: "nn.Module", pixels: "Tensor") -> "Iterator[Tensor]":
+        """What `scores` gives, image by image: [classes, height, width], after one forward pass for all."""
 
     def scores(self, model: "nn.Module", pixels: "Tensor") -> "Tensor":
         """[n, 3, height, width] -> [n, classes, height, width] float32: the probabilities of each pixel's classes."""

@@ -2,7 +2,7 @@
 for other classes keeps the rows that it knows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,15 @@ class Dense(ABC):
             total = total + AUXILIARY * self.criterion(one, batch["map"], counts)
         return total
 
-    @torch.no_grad()
     def scores(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        return torch.stack(list(self.probabilities(model, pixels)))
+
+    @torch.no_grad()
+    def probabilities(self, model: nn.Module, pixels: Tensor) -> Iterator[Tensor]:
         logits, _ = self.outputs(model, pixels, False)
-        with torch.autocast(logits.device.type, enabled=False):
-            return enlarged(logits.float(), pixels.shape[-2:]).softmax(1)
+        for of_image in logits:
+            with torch.autocast(logits.device.type, enabled=False):
+                yield enlarged(of_image[None].float(), pixels.shape[-2:])[0].softmax(0)
 
     @abstractmethod
     def outputs(self, model: nn.Module, pixels: Tensor, auxiliary: bool) -> tuple[Tensor, list[Tensor]]:

@@ -8,7 +8,7 @@ Segments are made as in the authors' code of Mask2Former and EoMT. transformers'
 gives every pixel to a segment, and lists a segment of stuff several times.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,19 +72,20 @@ class Queries:
         masks, classes, ignored = zip(*found, strict=True)
         return queries.loss(model, batch, masks, classes, counts, ignored)
 
-    @torch.no_grad()
     def scores(self, model: nn.Module, pixels: Tensor) -> Tensor:
+        return torch.stack(list(self.probabilities(model, pixels)))
+
+    @torch.no_grad()
+    def probabilities(self, model: nn.Module, pixels: Tensor) -> Iterator[Tensor]:
         classes, masks = queries.outputs(model, pixels)
         shape = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         of_classes = classes.softmax(-1)[..., :-1]
-        found = []
         for kinds, logits in zip(of_classes, masks, strict=True):  # one by one: many large masks fill the memory
             total = torch.zeros(kinds.shape[1], *shape, device=logits.device)
             for of_query, mask in zip(kinds.split(16), logits.split(16), strict=True):
                 probable = queries.enlarged(mask, shape, shape, shape).sigmoid()
                 total += torch.einsum("qc,qhw->chw", of_query, probable)
-            found.append(total / total.sum(0, keepdim=True).clamp(min=1e-12))
-        return torch.stack(found)
+            yield total / total.sum(0, keepdim=True).clamp(min=1e-12)
 
     @torch.no_grad()
     def panoptic(

@@ -57,7 +57,7 @@ def segment(
     """The label map of one image (PIL RGB, at the size that the model sees) for the original `size` (height, width)."""
     height, width = image.height, image.width
     if height <= tile and width <= tile:
-        return segment_equal(model, family, family.pixels(image)[None], (height, width), [size])[0]
+        return segment_equal(model, family, family.pixels(image)[None], [(height, width)], [size])[0]
     if size == (height, width):
         found = _Map(height, width, len(family.labels))
         for top, left, scores in tiles(model, family, image, tile, overlap):
@@ -70,25 +70,33 @@ def segment(
 
 
 def segment_equal(
-    model: "nn.Module", family: "Family", pixels: Tensor, inner: tuple[int, int], sizes: Sequence[tuple[int, int]]
+    model: "nn.Module",
+    family: "Family",
+    pixels: Tensor,
+    inner: Sequence[tuple[int, int]],
+    sizes: Sequence[tuple[int, int]],
 ) -> list[Segmented]:
     """The label maps of several images of one size, [n, 3, H, W], in one forward pass.
 
-    `inner` is the height and width of what is no padding; `sizes` are the original ones.
+    `inner` are the height and width of what is no padding; `sizes` are the original ones.
     """
-    height, width = inner
-    scores = _scores(model, family, pixels[..., :height, :width])
-    return [enlarged(one, size) for one, size in zip(scores, sizes, strict=True)]
+    found = zip(_scores(model, family, pixels), inner, sizes, strict=True)
+    return [enlarged(scores[:, :height, :width], size) for scores, (height, width), size in found]
 
 
-def _scores(model: "nn.Module", family: "Family", pixels: Tensor) -> Tensor:
-    """Probabilities [n, classes, H, W] of images of any size, padded as the model needs it by repeating the edge."""
+def _scores(model: "nn.Module", family: "Family", pixels: Tensor) -> Iterator[Tensor]:
+    """Probabilities [classes, H, W] of each image [n, 3, H, W], padded as the model needs it.
+
+    One image after the other is enlarged, because those of many classes of a batch may not fit the memory. A model of
+    one size gets zeros, as its authors give it; another gets the edge, repeated.
+    """
     height, width = pixels.shape[-2:]
     high, wide = padded_size(family, height, width)
     device = next(model.parameters()).device
-    pixels = torch.nn.functional.pad(pixels.to(device), (0, wide - width, 0, high - height), mode="replicate")
-    scores: Tensor = family.scores(model, pixels)
-    return scores[..., :height, :width].float()
+    mode = "constant" if family.fixed else "replicate"
+    pixels = torch.nn.functional.pad(pixels.to(device), (0, wide - width, 0, high - height), mode=mode)
+    for scores in family.probabilities(model, pixels):
+        yield scores[:, :height, :width].float()
 
 
 def padded_size(family: "Family", height: int, width: int) -> tuple[int, int]:
@@ -165,7 +173,7 @@ def tiles(
         beside: Tensor | None = None
         for column, left in enumerate(across.starts):
             window = image.crop((left, top, across.ends[column], down.ends[line]))
-            scores = _scores(model, family, family.pixels(window)[None])[0]
+            (scores,) = _scores(model, family, family.pixels(window)[None])
             part, x, beside = _blended(scores, across, column, beside, -1)
             part, y, above[column] = _blended(part, down, line, above[column], -2)
             yield y, x, part

@@ -76,13 +76,20 @@ def four(
     from PIL import Image as Images
     from PIL import ImageDraw, ImageFont
 
+    wrong = _share(predicted, true)
+    most = max(1, max(image.size) // (2 * side))
+    if most > 1:  # colours of every pixel of a large image would take gigabytes
+        image = image.reduce(most)
+        predicted, true = (one[most // 2 :: most, most // 2 :: most] for one in (predicted, true))
+        predicted, true = (one[: image.height, : image.width] for one in (predicted, true))
+        image = image.crop((0, 0, true.shape[1], true.shape[0]))
     used = np.union1d(predicted, true).tolist()
     bare = [number for number in used if number != IGNORE and segmentation.is_background(called(number))]
     parts = {
         "image": image.convert("RGB"),
         "truth": overlay(image, true, bare=bare),
         "prediction": overlay(image, predicted, bare=bare),
-        f"errors: {_share(predicted, true)}": errors(image, predicted, true),
+        f"errors: {wrong}": errors(image, predicted, true),
     }
     times = side / max(image.size)
     size = (max(1, round(image.width * times)), max(1, round(image.height * times)))

@@ -18,6 +18,7 @@ from pipelines.data.image.label_maps import LabelMaps
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, RecipeError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
+from pipelines.utils import shares
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -72,8 +73,6 @@ class Options(Strict):
             raise ValueError("scale: give the smallest scale first, such as [0.5, 2]")
         if self.resize == "none" and self.image_size is not None:
             raise ValueError("image_size has no effect with resize: none; crop and tile set the sizes")
-        if self.overlap is not None and self.overlap > (self.tile or max(self.crop or 0, TILE)) // 2:
-            raise ValueError("overlap: at most half of the tile")
         return self
 
 
@@ -95,7 +94,9 @@ class ImageSegmentation(Task):
     def metrics(self) -> Mapping[str, str]:
         from pipelines.metrics import segmentation
 
-        return segmentation.METRICS
+        if self.family is None:  # what may be there depends on the classes and on the model
+            return segmentation.METRICS
+        return segmentation.metrics_of(len(self.labels), self._panoptic, self._panoptic)
 
     # ---- before training ----
 
@@ -113,10 +114,33 @@ class ImageSegmentation(Task):
         )
         if hasattr(self.family, "panoptic"):
             self.family.things = maps.things_in(splits.train)
-        side = self.family.side
-        if self.family.fixed and self.options.resize != "square" and self.options.crop not in (None, side):
-            raise RecipeError(f"options.crop: this model takes images of {side} x {side} pixels only: set {side}")
+        self._check_sizes()
         return model
+
+    def _check_sizes(self) -> None:
+        """Raise RecipeError for sizes that do not fit the model."""
+        options, family = self.options, self.family
+        side = int(family.side)
+        if family.fixed and options.resize != "square" and options.crop != side:
+            raise RecipeError(
+                f"options.crop: this model takes images of {side} x {side} pixels: set options.crop={side}"
+            )
+        if family.fixed and options.crop is not None and options.crop > side:
+            raise RecipeError(f"options.crop: this model takes images of {side} x {side} pixels: at most {side}")
+        if self._panoptic and options.resize != "square":
+            raise RecipeError("options.resize: a panoptic model takes an image at once: leave it at `square`")
+        if options.resize != "square" and shares.asked():
+            raise RecipeError(
+                "options.resize: with FSDP every process must run the model equally often, so images need one size: "
+                "set options.resize=square"
+            )
+        if not family.fixed and options.tile is not None and options.tile < 2 * family.stride:
+            raise RecipeError(
+                f"options.tile: this model divides its input by {family.stride}, and neighbouring tiles overlap: at least "
+                f"{2 * family.stride}"
+            )
+        if self._overlap > self._tile // 2:
+            raise RecipeError(f"options.overlap: at most half of the tile, {self._tile // 2} pixels")
 
     def layers(self, model: Any) -> "list[nn.Module]":
         layers: list[nn.Module] = self.family.layers(model)
@@ -130,11 +154,11 @@ class ImageSegmentation(Task):
     def _input_size(self, width: int, height: int) -> tuple[int, int]:
         """The width and height at which the model sees an image, before it is cut or padded."""
         side = self.options.image_size or self.family.side
-        if self.options.resize == "square":
-            return side, side
         if self.options.resize == "none":
             return width, height
-        factor = side / min(width, height)
+        if self.options.resize == "square" and not getattr(self.family, "padded", False):
+            return side, side
+        factor = side / (max(width, height) if getattr(self.family, "padded", False) else min(width, height))
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     @property
@@ -159,7 +183,8 @@ class ImageSegmentation(Task):
         changes = options.augment != "none" or options.crop is not None or options.scale is not None
         # features are cached of inputs of one size only
         switch = "options.augment=none with options.resize=square, without options.crop and options.scale"
-        return Augmentation(changes or options.resize != "square", switch=switch)
+        free = options.resize != "square"
+        return Augmentation(changes or free, switch=switch, always=free or options.crop is not None)
 
     def augment(self, example: Example, rng: Random, progress: float) -> Example:
         from pipelines.data.image import box_augment, map_augment
@@ -229,12 +254,17 @@ class ImageSegmentation(Task):
         return counts
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
-        loss: Tensor = self.family.loss(model, self._whole(batch), counts, step)
+        batch = self._whole(batch)
+        pixels = batch["pixel_values"].to(next(model.parameters()).device)
+        loss: Tensor = self.family.loss(model, {**batch, "pixel_values": pixels}, counts, step)
         return loss
 
     def _whole(self, batch: Batch) -> Batch:
-        """The batch with tensors also for images that are larger than a tile."""
-        if "images" not in batch:
+        """The batch with tensors. Images that are larger than a tile come without: they are made here, and kept.
+
+        With `options.crop`, only the middle of such an image is taken, because the complete one may not fit the memory.
+        """
+        if "pixel_values" in batch:
             return batch
         from pipelines.data.image import map_augment
 
@@ -243,8 +273,12 @@ class ImageSegmentation(Task):
             example = {"image": image, "map": true}
             if "true_segments" in batch:
                 example |= dict(zip(("segments", "kinds"), batch["true_segments"][place], strict=False))
-            examples.append(map_augment.resized(example, self._input_size(*image.size)))
-        return {**batch, **self._tensors(examples)}
+            example = map_augment.resized(example, self._input_size(*image.size))
+            if self.options.crop is not None:
+                example = map_augment.middle(example, self.options.crop)
+            examples.append(example)
+        batch.update(self._tensors(examples))
+        return batch
 
     # ---- after training ----
 
@@ -254,15 +288,17 @@ class ImageSegmentation(Task):
 
         if "images" in batch:
             return [self._one(model, image) for image in batch["images"]]
-        pixels = batch["pixel_values"]
-        # cached features come with lists in the place of tuples
-        inner, sizes = ([(high, wide) for high, wide in batch[name]] for name in ("inner", "size"))
-        if len(set(inner)) == 1:
-            return tiles.segment_equal(model, self.family, pixels, inner[0], sizes)
-        return [
-            tiles.segment_equal(model, self.family, one[None], of, [size])[0]
-            for one, of, size in zip(pixels, inner, sizes, strict=True)
-        ]
+        pixels, inner, sizes = batch["pixel_values"], batch["inner"], batch["size"]
+        if self.family.fixed:  # all are padded to one size
+            return tiles.segment_equal(model, self.family, pixels, inner, sizes)
+        found: list[Any] = [None] * len(inner)
+        for size in dict.fromkeys(inner):  # the images of one size together
+            places = [place for place, one in enumerate(inner) if one == size]
+            part = pixels[places, :, : size[0], : size[1]]
+            answers = tiles.segment_equal(model, self.family, part, [size] * len(places), [sizes[p] for p in places])
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return found
 
     def _one(self, model: Any, image: Any) -> "Segmented":
         """The label map of one image, in tiles if it is large."""
@@ -362,7 +398,7 @@ class ImageSegmentation(Task):
     def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():  # BEiT keeps tensors, which later train
             if self._panoptic:
                 return [self._answer_of_segments(model, example["image"]) for example in examples]
             return [self._answer(self._one(model, example["image"])) for example in examples]

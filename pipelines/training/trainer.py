@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pipelines.config.recipe import Recipe
+from pipelines.config.recipe import Recipe, metric_problem
 from pipelines.data import batching, filtering
 from pipelines.data.encoding import Encoded
 from pipelines.data.filtering import Skips
@@ -169,7 +169,10 @@ class Trainer:
         self.judges = spec.prepare(self.accelerator.device) if spec is not None else None
         self.root = self.folder / "checkpoints"
         self.took: float | None = 0.0
-        self.metric = metric = headline(self.task, self.recipe.train.metric)
+        wanted = self.recipe.train.metric
+        if wanted is not None and (problem := metric_problem(self.task, wanted)):
+            raise RecipeError(problem)  # the model, or the classes of the data, may rule a score out
+        self.metric = metric = headline(self.task, wanted)
         about = {"name": self.folder.resolve().name, "model": self.weights.title, "data": self.splits.name}
         about |= {"metric": metric.name, "direction": metric.direction}
         self.live = LiveReport(self.folder, about, self.progress.say, self.accelerator.is_main_process)
@@ -404,7 +407,8 @@ class Trainer:
             by_phase = {phase.name: each.optimizer for phase, each in zip(phases, optimizers, strict=True)}
             checkpoint.restore(last, plain, by_phase, average)
             self.progress.say(f"going on from step {state.previous_steps + state.step}")
-        augmented = self.task.augmentation.enabled and state.stage != "head"
+        change = self.task.augmentation
+        augmented = change.enabled and (change.always or state.stage != "head")
         least = least_examples(plain, len(self.encoded["train"]), train.batch_size)
         examples = batching.Examples(self.task, self.encoded["train"], train.seed, augmented, least)
         lengths = examples.lengths

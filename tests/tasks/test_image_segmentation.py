@@ -4,13 +4,23 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.config.recipe import Recipe
+import pytest
+from PIL import Image
+
+from pipelines.config.recipe import Recipe, validate
 from pipelines.data.image.label_maps import packed, read_map
+from pipelines.errors import RecipeError
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.inference.loading import load
 from pipelines.metrics import segmentation
 from pipelines.models import segmentation as models
+from pipelines.models import segmentation_dense
 from pipelines.models.source import Weights
+from pipelines.tasks.image_segmentation import ImageSegmentation
+from pipelines.training.run import train
 from tests.support import mask_layouts, tiny, tiny_masks, tiny_queries, tiny_segmenters
 from tests.support.hub import HubServer
+from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
 LABELS = ("background", "square", "disc")
@@ -46,11 +56,6 @@ class TestContract(TaskContract):
 
 def test_panoptic_data_teach_a_panoptic_model(tmp_path: Path) -> None:
     """Scores, the saved model and its answers know segments, and two evaluations give the same numbers."""
-    from pipelines.config.recipe import validate
-    from pipelines.evaluation.evaluate import evaluate
-    from pipelines.inference.loading import load
-    from pipelines.training.run import train
-
     recipe = validate(
         {
             "task": "image-segmentation",
@@ -103,3 +108,102 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
         model = tiny_segmenters.tiny_folder(kind, folder / "model", list(LABELS))
     hub.add_model(str(recipe.model.id), model)
     return Served(data, changes=tuple(changes))
+
+
+# ---- sizes ----
+
+
+def run_of(folder: Path, model: dict[str, Any], options: dict[str, Any], **train_keys: Any) -> Any:
+    """Two steps on images of two sizes; the results, or the error."""
+    data = folder / "shapes"
+    if not data.exists():
+        tiny_masks.shapes(data, n=12, classes=LABELS)
+        tiny_masks.shapes(folder / "large", n=6, side=150, classes=LABELS)
+        for path in (folder / "large" / "images").rglob("*.png"):
+            for kind in ("images", "masks"):
+                inner = path.relative_to(folder / "large" / "images")
+                target = data / kind / inner.parent / f"large_{inner.name}"
+                (folder / "large" / kind / inner).rename(target)
+    raw = {
+        "task": "image-segmentation",
+        "model": {"config": model},
+        "data": {"id": str(data), "workers": 0, "group": "none"},
+        "options": options,
+        "train": {"max_steps": 2, "batch_size": 4, "precision": "fp32", "baseline": False, **train_keys},
+    }
+    with without_pictures():
+        return train(validate(raw), folder / f"run{len(list(folder.iterdir()))}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("unet", {"resize": "none", "tile": 64, "overlap": 16}),
+        ("unet", {"resize": "none", "crop": 96, "tile": 96, "augment": "micrograph"}),
+        ("unet", {"resize": "shorter", "image_size": 80}),
+        ("unet", {"image_size": 64, "scale": [0.5, 1.5]}),
+        ("eomt", {"resize": "none", "crop": 64, "augment": "photo"}),
+        ("eomt", {"resize": "shorter", "crop": 64}),
+        ("eomt", {"crop": 48}),
+        ("eomt", {}),
+        ("dpt", {"resize": "shorter", "crop": 64}),
+    ],
+)
+def test_images_of_two_sizes_are_trained_and_scored(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+    known = {"unet": tiny_segmenters.UNET, "eomt": tiny_queries.CONFIGS["eomt"], "dpt": tiny_segmenters.DPT}
+    results = run_of(tmp_path, known[kind], options)
+    assert results
+    assert results["test"]["n"] == 3
+    assert 0 < results["test"]["metrics"]["pixel_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("options", [{"resize": "shorter"}, {"resize": "none", "crop": 64}])
+def test_a_head_is_trained_first_at_these_sizes_too(options: dict[str, Any], tmp_path: Path) -> None:
+    sizes = []
+
+    def seen(self: Any, model: Any, batch: Any, *args: Any) -> Any:
+        sizes.append(tuple(batch["pixel_values"].shape[-2:]))
+        return loss(self, model, batch, *args)
+
+    loss = segmentation_dense.Dense.loss
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation_dense.Dense, "loss", seen)
+        assert run_of(tmp_path, tiny_segmenters.UNET, options, head_epochs=1)
+    if "crop" in options:
+        assert set(sizes) == {(64, 64)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        ("eomt", {"resize": "none"}, "options.crop: this model takes images of 64 x 64"),
+        ("eomt", {"resize": "shorter", "crop": 96}, "options.crop: this model takes images of 64 x 64"),
+        ("eomt", {"crop": 96}, "at most 64"),
+        ("dpt", {"resize": "shorter"}, "options.crop: this model takes images of"),
+        ("eomt", {"overlap": 48}, "options.overlap: at most half of the tile, 32"),
+        ("unet", {"tile": 32, "resize": "none"}, "options.tile: this model divides its input by 32"),
+        ("unet", {"tile": 64, "overlap": 40, "resize": "none"}, "options.overlap: at most half of the tile, 32"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_model_are_refused_before_the_training(
+    kind: str, options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    known = {"unet": tiny_segmenters.UNET, "eomt": tiny_queries.CONFIGS["eomt"], "dpt": tiny_segmenters.DPT}
+    with pytest.raises(RecipeError, match=re.escape(says)):
+        run_of(tmp_path, known[kind], options)
+
+
+@pytest.mark.parametrize("metric", ["panoptic_quality", "foreground_dice"])
+def test_a_score_that_these_data_cannot_give_is_refused_before_the_training(metric: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"train.metric: image-segmentation gives no score '{metric}'"):
+        run_of(tmp_path, tiny_segmenters.UNET, {}, metric=metric)
+
+
+def test_a_model_that_answered_can_train(tmp_path: Path) -> None:
+    """transformers' BEiT keeps a tensor of its first forward pass."""
+    task = ImageSegmentation()
+    model, task.family = tiny_segmenters.tiny("beit")
+    task.labels = list(task.family.labels)
+    list(task.infer(model.eval(), Image.new("RGB", (64, 64))))
+    batch = tiny_segmenters.made_up()
+    task.loss(model, batch, task.counts(batch), "main", 0).backward()

@@ -87,6 +87,14 @@ def random_part(
     return {**found, "image": canvas}
 
 
+def middle(example: Mapping[str, Any], side: int) -> Example:
+    """The middle of an image and its maps, of at most `side` x `side` pixels."""
+    width, height = example["image"].size
+    wide, high = min(width, side), min(height, side)
+    left, top = (width - wide) // 2, (height - high) // 2
+    return part(example, (left, top, left + wide, top + high), (wide, high))
+
+
 def turned(example: Mapping[str, Any], quarters: int, mirrored: bool) -> Example:
     """The image and its maps, mirrored left to right if asked for, and then turned by quarters to the left."""
     import numpy as np

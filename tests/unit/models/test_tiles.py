@@ -1,5 +1,6 @@
 """Prediction in tiles: equal to the prediction of the complete image, without seams."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,9 @@ class Plain:
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
+
+    def probabilities(self, model: nn.Module, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield from self.scores(model, pixels)
 
     def scores(self, model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         self.seen.append(tuple(pixels.shape))
