@@ -103,7 +103,8 @@ class MaskFolder:
             found = numbers([(places[one["label"]], one["mask"]) for one in segments], size, nothing(self.labels))
             image, rest = picture(found, self.labels), {}
         source = columns.get("image")
-        source = source.get("path") if isinstance(source, dict) else source
+        if isinstance(source, dict):  # a page of a file is known by the name of its entry
+            source = name if source.get("page") is not None else source.get("path")
         file = self._name(source if isinstance(source, str) else name, name)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

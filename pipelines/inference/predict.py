@@ -321,7 +321,8 @@ def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     if left:
         log.warning("%s: left out, not what this model reads: %s", text, listed)
     if own:
-        return [Part(len(own), lambda: (_of_folder(wanted[0], file) for file in own), tuple(own))]
+        pages = [(file, page) for file in own for page in _pages(model, file)]
+        return [Part(len(pages), lambda: (_of_folder(wanted[0], *one) for one in pages), tuple(own))]
     found: list[Part] = []
     why: DataError | None = None
     for file in tables:
@@ -335,7 +336,36 @@ def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     return found
 
 
-def _of_folder(column: str, file: Path) -> Entry:
+def _pages(model: Model, file: Path) -> list[int | None]:
+    """The pages of a TIFF that are inputs of their own, from 0 on; [None] for a file that is one input.
+
+    Where masks are learned, the pages of a stack are rows of their own, so each is answered.
+    """
+    from pipelines.data.image.reading import pages_of
+
+    if file.suffix.lower() not in (".tif", ".tiff") or "image" not in model.task.data.input_columns:
+        return [None]
+    try:
+        count = pages_of(str(file), MOST_PAGES + 1)
+    except DataError:  # it is named when it is read
+        return [None]
+    if count < 2:
+        return [None]
+    if "mask" not in model.task.data.columns:
+        log.warning("%s: a TIFF of several pages; only the first is read", file)
+        return [None]
+    if count > MOST_PAGES:
+        raise DataError(f"{file}: more than {MOST_PAGES:,} pages: split the file")
+    return list(range(count))
+
+
+MOST_PAGES = 10_000  # of a TIFF
+
+
+def _of_folder(column: str, file: Path, page: int | None = None) -> Entry:
+    if page is not None:
+        name = str(file.with_name(f"{file.stem}_page{page + 1:04d}{file.suffix}"))
+        return Entry(name, lambda: {column: {"path": str(file), "page": page}})
     if column in MEDIA:
         return Entry(str(file), lambda: {column: str(file)})
     return Entry(str(file), lambda: {column: texts.document(file)})
@@ -374,6 +404,9 @@ def _file(model: Model, path: Path, name: str) -> Part:
         reads = _KINDS.get(column, "text")
         raise DataError(f"{name}: a {suffix or 'plain'} file, and this model reads {reads}")
     if column in MEDIA:
+        pages = _pages(model, path)
+        if pages != [None]:
+            return Part(len(pages), lambda: (_of_folder(column, path, page) for page in pages), (path,))
         return _named(name, column, str(path), path.parent)
     return _single(name, {column: texts.document(path)})._replace(files=(path,))
 

@@ -136,7 +136,7 @@ class ImageSegmentation(Task):
             )
         if not family.fixed and options.tile is not None and options.tile < 2 * family.stride:
             raise RecipeError(
-                f"options.tile: this model divides its input by {family.stride}, and neighbouring tiles overlap: at least "
+                f"options.tile: this model divides its input by {family.stride}, and tiles overlap: at least "
                 f"{2 * family.stride}"
             )
         if self._overlap > self._tile // 2:
