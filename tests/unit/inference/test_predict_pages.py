@@ -21,7 +21,7 @@ def stack(path: Path, pages: int) -> Path:
 
 
 def model(task: Any) -> Any:
-    return SimpleNamespace(task=task)
+    return SimpleNamespace(task=task, recipe=None, columns={})
 
 
 @pytest.mark.parametrize("folder", [False, True])
