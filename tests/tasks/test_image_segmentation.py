@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.metrics import segmentation
 from pipelines.models import segmentation as models
 from pipelines.models import segmentation_dense
 from pipelines.models.source import Weights
+from pipelines.tasks import image_segmentation
 from pipelines.tasks.image_segmentation import ImageSegmentation
 from pipelines.training.run import train
 from tests.support import mask_layouts, tiny, tiny_masks, tiny_queries, tiny_segmenters
@@ -207,3 +209,10 @@ def test_a_model_that_answered_can_train(tmp_path: Path) -> None:
     list(task.infer(model.eval(), Image.new("RGB", (64, 64))))
     batch = tiny_segmenters.made_up()
     task.loss(model, batch, task.counts(batch), "main", 0).backward()
+
+
+def test_with_fsdp_images_need_one_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The processes would run the model a different number of times."""
+    monkeypatch.setattr(image_segmentation, "shares", SimpleNamespace(asked=lambda: True))
+    with pytest.raises(RecipeError, match=r"options\.resize: with FSDP every process"):
+        run_of(tmp_path, tiny_segmenters.UNET, {"resize": "shorter"})
