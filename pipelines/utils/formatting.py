@@ -29,6 +29,7 @@ _METRICS = {
     "count_error": "Error of the count",
     "wer": "Word error rate",
     "cer": "Character error rate",
+    "iou": "IoU",
     "mean_iou": "Mean IoU",
     "frequency_weighted_iou": "IoU, weighted by pixels",
     "dice": "Dice, all images together",
