@@ -30,7 +30,7 @@ from pipelines.config import recipe as recipes
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, Recipe
 from pipelines.diagnostics import guess
-from tests.support import tiny, tiny_audio, tiny_boxes, tiny_pictures, tiny_text, tiny_whisper
+from tests.support import tiny, tiny_audio, tiny_boxes, tiny_masks, tiny_pictures, tiny_text, tiny_whisper
 from tests.support.command import Done, graft
 from tests.support.doc_blocks import ROOT, Block, blocks, commands, pages, snippets
 from tests.support.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
@@ -86,6 +86,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_pictures.shapes(folder / "captioned", n=30, size=16, captions="txt")
     tiny_boxes.shapes(folder / "boxes", n=30)
     tiny_boxes.shapes(folder / "masks", n=30)
+    tiny_masks.shapes(folder / "pixels", n=30)
     recordings(folder / "sounds")
     tiny_whisper.librispeech(folder / "LibriSpeech")
     reviews(folder / "reviews.csv")
