@@ -168,7 +168,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         if left:
             source.ignored[f"{what} (the first: {_shown(root, left[0])})"] = len(left)
     folders = dict.fromkeys([root, *(Path(mask).parent for mask in islice(found.values(), 1)), root / "masks"])
-    source.mask_names = _masks.class_table(list(folders))
+    source.mask_names = _masks.class_table(list(folders), {file.stem for file in files})
     if not source.mask_names and _segnet(root, found.values()):
         camvid = all(_CAMVID.fullmatch(Path(image).stem) for image in found)
         values = {**{str(n): name for n, name in enumerate(_CAMVID_CLASSES)}, str(len(_CAMVID_CLASSES)): None}

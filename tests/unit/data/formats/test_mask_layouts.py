@@ -452,3 +452,100 @@ def test_a_mask_for_each_object(tmp_path: Path) -> None:
         put(tmp_path, f"s{number}/images/s{number}.png", f"s{number}/masks/a1.png", f"s{number}/masks/b2.png")
     with pytest.raises(DataError, match="each image has a folder of masks, as in s0/masks"):
         load(tmp_path)
+
+
+def test_the_names_of_voc_are_only_those_of_its_own_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(6):
+        tiny_masks.save(layouts.picture(number), tmp_path / "mine" / "JPEGImages" / f"{number}.jpg")
+        tiny_masks.save(layouts.grey(layouts.truth(number)), tmp_path / "mine" / "SegmentationClass" / f"{number}.png")
+    assert load(tmp_path / "mine").labels == ["class 0", "class 1", "class 2"]
+    (tmp_path / "mine").rename(tmp_path / "VOC2012")
+    caplog.clear()
+    assert load(tmp_path / "VOC2012").labels == list(voc.CLASSES)
+    assert "read as Pascal VOC's classes" in caplog.text
+
+
+def squares(folder: Path, *values: int) -> Path:
+    """Masks whose classes 0, 1 and 2 have these values."""
+    return layouts.folders(folder, lambda classes: layouts.grey(np.array(values)[classes]))
+
+
+@pytest.mark.parametrize("text", ["cell\n", "cell"])
+def test_one_class_and_white_masks(text: str, tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 255, 255)
+    (folder / "classes.txt").write_text(text)
+    check(load(folder), [0, 1, 1], ["background", "cell"])
+
+
+def test_255_is_a_class_if_it_is_the_only_one(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 255, 255)
+    (folder / "classes.txt").write_text("background\nsquare\ndisc\n")
+    with pytest.raises(DataError, match=r"classes.txt names 3 classes, .* and they have 0, 255"):
+        load(folder)
+    (folder / "classes.txt").unlink()
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in"}')
+    check(load(folder), [0, 1, 1], ["out", "in"])
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in", "2": "edge"}')
+    with pytest.raises(DataError, match=r"id2label.json does not name 255"):
+        load(folder)
+
+
+def test_255_is_a_class_next_to_large_values(tmp_path: Path) -> None:
+    check(load(squares(tmp_path, 255, 128, 0)), [2, 1, 0], ["class 0", "class 128", "class 255"])
+
+
+def test_255_is_void_next_to_a_table_without_it(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 1, 255)
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in"}')
+    check(load(folder), [0, 1, IGNORE], ["out", "in"])
+
+
+def test_masks_of_one_value(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the masks have only one value, 255: there is nothing to tell apart"):
+        load(squares(tmp_path, 255, 255, 255))
+
+
+@pytest.mark.parametrize("odd", ["#1 kind", "3 wheeler", "3 wheeler, 4", "// x"])
+def test_no_line_of_a_list_of_names_is_lost(odd: str, tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / "classes.txt").write_text(f"# my classes\nbackground\n{odd}\ndisc\n\n")
+    check(load(folder), [0, 1, 2], ["background", odd, "disc"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("classes.txt", "# mine\nbackground\n\ndisc\n", "line 3"),
+        ("classes.json", '["background", "", "disc"]', "entry 2"),
+        ("classes.json", '["background", null, "disc"]', "entry 2"),
+    ],
+)
+def test_an_empty_name_of_a_list_is_an_error(name: str, text: str, where: str, tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}: {where} is empty"):
+        load(folder)
+
+
+@pytest.mark.parametrize("line", ["{0:02d}.jpg,P{1}", "scan{0:02d},P{1}"])
+def test_a_table_of_images_is_no_list_of_classes(line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        put(tmp_path, f"images/scan{number:02d}.jpg", f"masks/scan{number:02d}.png", number=number)
+    (tmp_path / "labels.csv").write_text("image,patient\n" + "".join(line.format(n, n) + "\n" for n in range(12)))
+    assert load(tmp_path).labels == ["class 0", "class 1", "class 2"]
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    with caplog.at_level(logging.INFO, "graft"):
+        assert load(tmp_path).labels == NAMES
+    assert "labels.txt names the classes of masks: background, square, disc" in caplog.text
+
+
+def test_a_table_of_classes_has_limits(tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / "classes.txt").write_text("".join(f"class {number:x}z\n" for number in range(5000)))
+    with pytest.raises(DataError, match=r"classes.txt: 5,000 classes, at most 4,096 are read"):
+        load(folder)
+    (folder / "classes.txt").write_text("".join(f"{'n' * 900}{number:x}z\n" for number in range(400)))
+    with pytest.raises(DataError, match="at most 262,144 are read: shorten them"):
+        load(folder)
+    (folder / "classes.txt").write_text("a" + "\t" * 1_000_000 + "b\nsquare\ndisc\n")  # minutes without a limit
+    assert load(folder).labels == ["a", "square", "disc"]
