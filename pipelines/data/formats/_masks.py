@@ -104,12 +104,12 @@ def _pages(pair: Pair) -> list[tuple[Pair, int | None]]:
         raise DataError(f"{name}: {pair.wrong or 'no image'}")
     if not pair.image.lower().endswith((".tif", ".tiff")):
         return [(pair, None)]
-    pages = pages_of(pair.image)
-    own = pages_of(pair.mask) if pair.mask is not None else pages
+    pages = pages_of(pair.image, MOST_PAGES + 1)
+    own = pages_of(pair.mask, MOST_PAGES + 1) if pair.mask is not None else pages
+    if max(pages, own) > MOST_PAGES:
+        raise DataError(f"{name}: more than {MOST_PAGES:,} pages, which is the most that is read")
     if pages != own:
         raise DataError(f"{name}: the image has {pages} pages, and its mask {own}: each page needs a mask")
-    if pages > MOST_PAGES:
-        raise DataError(f"{name}: {pages:,} pages, at most {MOST_PAGES:,} are read")
     return [(pair, page) for page in range(pages)] if pages > 1 else [(pair, None)]
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import maps
-from pipelines.data.formats import ade20k, run_lengths, voc
+from pipelines.data.formats import _masks, ade20k, run_lengths, voc
 from pipelines.data.image.label_maps import IGNORE, LabelMaps, read_map
 from pipelines.data.loading import format_module, load_rows, load_splits
 from pipelines.data.schema import Splits
@@ -549,3 +549,10 @@ def test_a_table_of_classes_has_limits(tmp_path: Path) -> None:
         load(folder)
     (folder / "classes.txt").write_text("a" + "\t" * 1_000_000 + "b\nsquare\ndisc\n")  # minutes without a limit
     assert load(folder).labels == ["a", "square", "disc"]
+
+
+def test_a_stack_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = layouts.stack(tmp_path / "data", 2, 6)
+    monkeypatch.setattr(_masks, "MOST_PAGES", 5)
+    with pytest.raises(DataError, match="more than 5 pages, which is the most that is read"):
+        load(folder)
