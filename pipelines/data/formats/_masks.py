@@ -282,6 +282,8 @@ def _of_json(found: Any, file: Path) -> dict[str, Any]:
             raise _empty(file, f"entry {names.index(None) + 1}")
         return {"names": names}
     if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
+        if all(type(one.get("number")) is int for one in found):  # classes.json of `graft predict --out masks/`
+            return {"values": {str(one["number"]): _boxes.class_name(one.get("name")) for one in found}}
         found = {str(one.get("name")): one.get("color", one.get("colour", one.get("id"))) for one in found}
     if not isinstance(found, dict) or not found:
         return {}

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import maps
-from pipelines.data.formats import _masks, ade20k, run_lengths, voc
+from pipelines.data.formats import ade20k, run_lengths, voc
 from pipelines.data.image.label_maps import IGNORE, LabelMaps, read_map
 from pipelines.data.loading import format_module, load_rows, load_splits
 from pipelines.data.schema import Splits
@@ -551,8 +552,25 @@ def test_a_table_of_classes_has_limits(tmp_path: Path) -> None:
     assert load(folder).labels == ["a", "square", "disc"]
 
 
-def test_a_stack_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = layouts.stack(tmp_path / "data", 2, 6)
-    monkeypatch.setattr(_masks, "MOST_PAGES", 5)
-    with pytest.raises(DataError, match="more than 5 pages, which is the most that is read"):
-        load(folder)
+def stack_of(pages: int) -> bytes:
+    """A TIFF of pages of 1 x 1."""
+    tags = [(256, 3, 1), (257, 3, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (279, 4, 1)]
+    entries = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
+    size = len(entries) + 4
+    nexts = [16 + size * number for number in range(1, pages)] + [0]
+    return b"II*\0" + struct.pack("<IQ", 16, 1) + b"".join(entries + struct.pack("<I", place) for place in nexts)
+
+
+def test_a_stack_has_a_limit(tmp_path: Path) -> None:
+    for kind, pages in (("images", 50_000), ("masks", 60_000)):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "1.tif").write_bytes(stack_of(pages))
+    with pytest.raises(DataError, match="more than 20,000 pages, which is the most that is read"):
+        load(tmp_path)
+
+
+def test_masks_that_graft_wrote_have_their_names(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 1, 255)
+    classes: list[dict[str, Any]] = [{"number": n, "name": name, "colour": "#000000"} for n, name in enumerate("ab")]
+    (folder / "classes.json").write_text(json.dumps([*classes, {"number": 255, "name": None, "colour": "#ffffff"}]))
+    check(load(folder), [0, 1, IGNORE], ["a", "b"])
