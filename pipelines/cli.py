@@ -450,7 +450,7 @@ def predict(
     source: Source = None,
     inputs: Annotated[list[str] | None, typer.Argument(metavar="INPUT...")] = None,
     out: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the `/` at the end of a folder's name
         typer.Option(
             "--out",
             metavar="FILE",

@@ -34,6 +34,7 @@ ALL = 2000  # masks of a data set, if they are all looked at
 SOME = 500  # masks of a split that are looked at in larger data
 VOID = frozenset(("void", "ignore", "ignored", "__ignore__", "unlabelled", "unlabeled", "unlabel", "don't care"))
 
+_LONGEST = 256 << 10  # characters of a legend, which every row has
 _KEPT = 300  # values of one mask that are kept
 _INDICES = 64  # classes, if the values of masks say them
 _AT_ONCE = 64
@@ -105,7 +106,9 @@ def resolve(source: Source, section: DataSection) -> None:
             split, place = next((split, place) for split in looks for place in looks[split])
             first = f"{printable(short(str(source.splits[split][place]['id']), 120))}: {looks[split][place]['wrong']}"
             raise DataError(f"{section.id}: no mask can be used; the first: {first}")
-        text, names = _understood(found, source.mask_names, section.id)
+        looked, masks = sum(map(len, looks.values())), sum(len(_files(rows)) for rows in source.splits.values())
+        of = "" if looked == masks else f" in {looked:,} of {masks:,} masks"
+        text, names = _understood(found, source.mask_names, section.id, of)
         legends = {split: [own or text for own in given] for split, given in legends.items()}
         source.labels = source.labels or names
     for split, rows in source.splits.items():
@@ -247,7 +250,7 @@ def look_at(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _counts(numbers: Any) -> list[list[int]]:
-    """The numbers with their counts, the most frequent first; all others are put together under the last one."""
+    """The numbers with their counts, the most frequent first: at most _KEPT of them."""
     import numpy as np
 
     if numbers.dtype == np.uint8:
@@ -289,13 +292,22 @@ def _of_recipe(given: Mapping[str, str | None]) -> tuple[str, list[str]]:
 
 
 def _text(legend: Mapping[str, Any]) -> str:
-    return json.dumps(legend, separators=(",", ":"))
+    """The text of a legend, which every row has. Raises DataError for a very long one."""
+    text = json.dumps(legend, separators=(",", ":"))
+    if len(text) > _LONGEST:
+        raise DataError(
+            f"the names of the classes of masks have {len(text):,} characters with their values, at most {_LONGEST:,} "
+            "are read: shorten them, or leave out classes that no mask has"
+        )
+    return text
 
 
-def _understood(looks: Sequence[Mapping[str, Any]], said: Mapping[str, Any], name: str) -> tuple[str, list[str]]:
+def _understood(
+    looks: Sequence[Mapping[str, Any]], said: Mapping[str, Any], name: str, of: str = ""
+) -> tuple[str, list[str]]:
     """The legend of masks about which the recipe says nothing, and its classes. `said` is what a file says.
 
-    Raises DataError.
+    `of` says how many masks were looked at, if these are not all. Raises DataError.
     """
     odd = [look for look in looks if _smoothed(look)]
     if odd and len(odd) * 2 < len(looks):  # these few are skipped later, and named
@@ -323,12 +335,13 @@ def _understood(looks: Sequence[Mapping[str, Any]], said: Mapping[str, Any], nam
             ', and no table says what they mean: give data.mask_classes={"r,g,b": NAME, ...} with null for '
             "ignored colours, or a file class_dict.csv with the columns name,r,g,b"
         )
+    file = printable(short(str(said.get("file") or "a file"), 80))
     if said.get("values"):
-        return _legend("values", said["values"])
+        return _legend("values", _with_255(said["values"], of_value, name, file))
     names = said.get("names") or list(table.values())
     if names:
-        return _legend("values", _by_order(names, of_value, name))
-    return _sniffed(of_value, looks, bool(said.get("void")), name)
+        return _legend("values", _by_order(names, of_value, name, file))
+    return _sniffed(of_value, looks, bool(said.get("void")), name, of)
 
 
 def _smoothed(look: Mapping[str, Any]) -> bool:
@@ -349,34 +362,66 @@ def _legend(kind: str, known: Mapping[str, str | None]) -> tuple[str, list[str]]
     return _text({kind: known}), labels
 
 
-def _by_order(names: Sequence[str | None], found: Mapping[int, int], where: str) -> dict[str, str | None]:
+def _with_255(
+    given: Mapping[str, str | None], found: Mapping[int, int], where: str, file: str
+) -> dict[str, str | None]:
+    """The values that a file names; 255 is ignored if it does not. Raises DataError if only 0 would be left."""
+    known = sorted(found)
+    if 255 not in found or "255" in given:
+        return dict(given)
+    if known == [0, 255] and given.keys() == {"0", "1"}:
+        log.warning("%s: %s names the values 0 and 1, and the masks have 0 and 255: 255 is read as 1", where, file)
+        return {"0": given["0"], "255": given["1"]}
+    if not any(value for value in known if value != 255):
+        raise DataError(
+            f"{where}: the masks have the value{'s' if len(known) > 1 else ''} {' and '.join(map(str, known))}, and "
+            f"{file} does not name 255: name it there, or give data.mask_classes={{VALUE: NAME, ...}}"
+        )
+    return {**given, "255": None}
+
+
+def _by_order(names: Sequence[str | None], found: Mapping[int, int], where: str, file: str) -> dict[str, str | None]:
     """The values of a list of classes: a place in it is a value. Raises DataError if the masks do not fit it."""
     known = sorted(found)
+    first = str(names[0] or "").lower()
     if len(names) == 2 and len(known) == 2 and known[0] == 0:
         return dict(zip(map(str, known), names, strict=True))
+    if len(names) == 1 and len(known) == 2 and known[0] == 0 and first not in (label_maps.BACKGROUND, *VOID):
+        log.warning("%s: %s names one class: it is the value %d, and 0 is read as background", where, file, known[1])
+        return {"0": label_maps.BACKGROUND, str(known[1]): names[0]}
     own = [value for value in known if value != 255 or len(names) > 255]
-    void: dict[str, str | None] = {"255": None} if 255 in found and len(names) <= 255 else {}
-    if own and own[0] >= 0 and own[-1] == len(names) and names[0] != label_maps.BACKGROUND:
+    void: dict[str, str | None] = {"255": None} if 255 in found and len(names) <= 255 and any(own) else {}
+    if own and own[0] >= 0 and own[-1] == len(names) and first != label_maps.BACKGROUND:
         log.warning(
             "%s: the masks have values up to %d for %d classes: 0 is read as background", where, own[-1], own[-1]
         )
         return {"0": label_maps.BACKGROUND, **{str(place): label for place, label in enumerate(names, 1)}, **void}
-    fitting = sum(count for value, count in found.items() if 0 <= value < len(names) or str(value) in void)
-    if fitting * 2 < sum(found.values()):  # a few others are found mask by mask
+    counted = {value: count for value, count in found.items() if str(value) not in void}
+    fitting = sum(count for value, count in counted.items() if 0 <= value < len(names))
+    only_255 = 255 in found and not void and len(names) <= 255
+    if only_255 or fitting * 2 < sum(counted.values()):  # a few others are found mask by mask
         some = ", ".join(map(str, known[:6])) + (", ..." if len(known) > 6 else "")
         raise DataError(
-            f"{where}: a file names {len(names)} classes, so the masks are to have the values 0 to {len(names) - 1}, "
+            f"{where}: {file} names {len(names)} class{'es' if len(names) != 1 else ''}, so the masks are to have the "
+            f"values 0 to {len(names) - 1}, "
             f"and they have {some}: give data.mask_classes={{VALUE: NAME, ...}}"
         )
     return {**{str(place): label for place, label in enumerate(names)}, **void}
 
 
-def _sniffed(found: Counter[int], looks: Sequence[Mapping[str, Any]], void: bool, name: str) -> tuple[str, list[str]]:
+def _sniffed(
+    found: Counter[int], looks: Sequence[Mapping[str, Any]], void: bool, name: str, of: str = ""
+) -> tuple[str, list[str]]:
     """Classes by the values alone. What was understood is said, so that the user can correct it.
 
     With `void`, the last value is that of pixels without a class, as in SegNet's lists. Raises DataError.
     """
     known = sorted(found)
+    if len(known) == 1:
+        raise DataError(
+            f"{name}: the masks have only one value, {known[0]}{of}: there is nothing to tell apart. If it is right, "
+            "data.mask_classes={VALUE: NAME, ...} names all classes"
+        )
     smooth = sum(map(_smoothed, looks)) * 2 >= len(looks)
     if len(known) > _INDICES or smooth:
         some = ", ".join(map(str, known[:5]))
@@ -392,21 +437,22 @@ def _sniffed(found: Counter[int], looks: Sequence[Mapping[str, Any]], void: bool
             "they are numbers of objects, save class numbers in place of them; else name them with data.mask_classes"
         )
     if len(known) <= 2 and known[0] == 0:
-        high = known[-1] if len(known) == 2 else 255
-        legend: dict[str, str | None] = {"0": label_maps.BACKGROUND, str(high): "foreground"}
+        legend: dict[str, str | None] = {"0": label_maps.BACKGROUND, str(known[-1]): "foreground"}
     else:
         own = [value for value in known if value != 255]
+        own = own if own and own[-1] < _INDICES else known  # next to large values, 255 is one of them
         places = range(own[-1] + 1) if own and own[-1] < _INDICES and own[0] >= 0 else own
         legend = {str(value): f"class {value}" for value in places}
-        legend |= {"255": None} if 255 in known and own else {}
+        legend |= {"255": None} if 255 in known and 255 not in own else {}
         if void and len(own) > 2:
             legend[str(own[-1])] = None
     text, labels = _legend("values", legend)
     listed = ", ".join(f"{value}: {label or 'ignored'}" for value, label in list(legend.items())[:8])
     log.warning(
-        "%s: no file names the classes of the masks, so their values do: %s%s. data.mask_classes={VALUE: NAME, ...} "
+        "%s: no file names the classes of the masks, so their values%s do: %s%s. data.mask_classes={VALUE: NAME, ...} "
         "names them, with null for a value that is ignored",
         name,
+        of,
         listed,
         ", ..." if len(legend) > 8 else "",
     )

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -298,13 +299,14 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def check_file(path: Path, boxes: bool = True, folder: bool = False) -> None:
+def check_file(file: str | Path, boxes: bool = True, folder: bool = False) -> None:
     """Raise DataError if answers cannot be written to a file of this name. `boxes`: the answers have boxes or masks.
 
     `folder`: they may also be written to a folder of masks.
     """
-    if folder and is_folder(path):
+    if folder and is_folder(file):
         return
+    path = Path(file)
     if path.is_dir():
         raise DataError(f"--out {path}: this is a folder: give the name of a file")
     if path.suffix.lower() not in (*FORMATS, *([COCO] if boxes else [])):
@@ -313,9 +315,12 @@ def check_file(path: Path, boxes: bool = True, folder: bool = False) -> None:
         raise DataError(f"--out {path}: give a file that ends in {' or '.join(FORMATS)}{also}")
 
 
-def is_folder(path: Path) -> bool:
-    """Whether `--out` names a folder: one that is there, or a name without a suffix."""
-    return path.is_dir() or (not path.suffix and not path.is_file())
+def is_folder(name: str | Path) -> bool:
+    """Whether `--out` names a folder: one that is there, a name with a slash at its end, or one without a suffix."""
+    path = Path(name)
+    if path.is_file():
+        return False
+    return path.is_dir() or not path.suffix or os.fspath(name).endswith(("/", os.sep))
 
 
 @contextlib.contextmanager

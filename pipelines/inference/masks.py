@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.image import class_colours
+from pipelines.data.image.label_maps import IGNORE
 from pipelines.errors import DataError, RunError
 from pipelines.inference import coco
 from pipelines.inference.answers import UNFINISHED
@@ -136,7 +137,12 @@ class MaskFolder:
             os.rename(self.path / PART, self.path / line["mask"])
             if not self.begun:
                 named = enumerate(self.labels)
-                found = [{"number": n, "name": name, "colour": class_colours.hexadecimal(n)} for n, name in named]
+                found: list[dict[str, Any]] = [
+                    {"number": n, "name": name, "colour": class_colours.hexadecimal(n)} for n, name in named
+                ]
+                if not self.objects:  # pixels without a class
+                    colour = class_colours.hexadecimal(IGNORE)
+                    found.append({"number": nothing(self.labels), "name": None, "colour": colour})
                 write_json(self.path / CLASSES, found)
                 self.begun = True
         except OSError as error:

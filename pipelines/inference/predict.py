@@ -573,7 +573,8 @@ def answers(
         raise DataError(f"--batch-size {batch_size}: give a number from 1")
     check_device(device)
     if out is not None:
-        check_file(Path(out).expanduser(), folder=True)
+        out = os.path.expanduser(out)
+        check_file(out, folder=True)
     refused: list[DataError] = []  # inputs that the user named
     with tempfile.TemporaryDirectory(prefix="graft-") as folder, contextlib.ExitStack() as stack:
         located = locate(source)
@@ -582,12 +583,12 @@ def answers(
             # the tag of all tasks whose answers hold masks
             masks = located.task.hub.pipeline_tag == "image-segmentation"
             boxes = "boxes" in located.task.data.kinds.values()
-            check_file(Path(out).expanduser(), boxes=masks or boxes, folder=masks)
+            check_file(out, boxes=masks or boxes, folder=masks)
         wanted = read_inputs(located, names, Path(folder))
         file, folder_of_masks = None, None
         if out is not None:
-            path = Path(out).expanduser()
-            if is_folder(path):
+            path = Path(out)
+            if is_folder(out):
                 folder_of_masks, path = path, path / MASK_LINES
                 check_empty(folder_of_masks)
             file = stack.enter_context(answer_file(path, _about(located, given, wanted)))

@@ -339,7 +339,7 @@ def test_a_detector_for_another_task_is_refused_with_the_tasks_that_take_it(save
         model = str(tiny_boxes.model(tmp_path / "model", "maskrcnn"))
     recipe.write_text(RECIPE.format(task="image-classification", config="{model_type: resnet}"))
     done = graft("check", recipe, "--data", classes(tmp_path / "data"), "--model", model)
-    refused(done, 2, "detector", "object-detection and instance-segmentation train them", "takes another model")
+    refused(done, 2, "instance-segmentation and image-segmentation train them", "takes another model")
 
 
 # ---- counted ----

@@ -4,16 +4,18 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
-from pipelines.data.files import all_files
+from pipelines.data.files import all_files, suffix_of
 from pipelines.data.formats import _boxes
 from pipelines.data.image import boxes, label_maps
 from pipelines.data.image.reading import pages_of, read_size
+from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 from pipelines.utils.formatting import printable, short
@@ -24,7 +26,9 @@ COLUMNS = {"image": "image", "mask": "mask"}
 NO_MASK = "objects without a mask that can be read"
 NO_CLASS = "objects of an unknown class"
 MOST_PAGES = 20_000  # of a TIFF
+MOST_CLASSES = 4096  # of a table
 _LARGEST = 4 << 20  # bytes of a table of classes
+_LINE = 1000  # characters of a line of it
 
 
 class Pair(NamedTuple):
@@ -100,12 +104,12 @@ def _pages(pair: Pair) -> list[tuple[Pair, int | None]]:
         raise DataError(f"{name}: {pair.wrong or 'no image'}")
     if not pair.image.lower().endswith((".tif", ".tiff")):
         return [(pair, None)]
-    pages = pages_of(pair.image)
-    own = pages_of(pair.mask) if pair.mask is not None else pages
+    pages = pages_of(pair.image, MOST_PAGES + 1)
+    own = pages_of(pair.mask, MOST_PAGES + 1) if pair.mask is not None else pages
+    if max(pages, own) > MOST_PAGES:
+        raise DataError(f"{name}: more than {MOST_PAGES:,} pages, which is the most that is read")
     if pages != own:
         raise DataError(f"{name}: the image has {pages} pages, and its mask {own}: each page needs a mask")
-    if pages > MOST_PAGES:
-        raise DataError(f"{name}: {pages:,} pages, at most {MOST_PAGES:,} are read")
     return [(pair, page) for page in range(pages)] if pages > 1 else [(pair, None)]
 
 
@@ -222,39 +226,64 @@ _TABLES = re.compile(
 )
 
 
-def class_table(folders: Sequence[Path]) -> dict[str, Any]:
+def class_table(folders: Sequence[Path], stems: Collection[str] = ()) -> dict[str, Any]:
     """What a file in one of the folders says of masks: {"names": [...]}, {"values": {...}} or {"colors": {...}}.
 
-    Empty if there is no such file. Raises DataError for one that cannot be read.
+    `file` is its name. Empty if there is no such file. `stems` are the names of the images without their suffixes: a
+    table whose lines name images is about something else. Raises DataError for a file that cannot be read.
     """
     for folder in folders:
         for file in sorted(all_files(folder, deep=False)) if folder.is_dir() else ():
             if _TABLES.fullmatch(file.name):
-                found = _table(file)
+                found = _table(file, stems)
                 if found:
-                    return found
+                    some = found.get("names") or list((found.get("values") or found["colors"]).values())
+                    if len(some) > MOST_CLASSES:
+                        raise DataError(
+                            f"{file}: {len(some):,} classes, at most {MOST_CLASSES:,} are read: leave out those that "
+                            "no mask has"
+                        )
+                    shown = ", ".join(short(str(name or "ignored"), 40) for name in some[:4])
+                    log.info("%s names the classes of masks: %s%s", file, shown, ", ..." if some[4:] else "")
+                    return {**found, "file": file.name}
     return {}
 
 
-def _table(file: Path) -> dict[str, Any]:
+def _table(file: Path, stems: Collection[str]) -> dict[str, Any]:
     try:
         if file.stat().st_size > _LARGEST:
             return {}
         text = file.read_text(encoding="utf-8-sig", errors="replace")
-        return _of_json(json.loads(text)) if file.suffix.lower() == ".json" else _of_lines(text)
+        if file.suffix.lower() == ".json":
+            return _of_json(json.loads(text), file)
+        return {} if _names_images(text, stems) else _of_lines(text, file)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: no JSON: {str(error)[:80]}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
 
 
-def _of_json(found: Any) -> dict[str, Any]:
+def _names_images(text: str, stems: Collection[str]) -> bool:
+    """Whether half of the lines hold the name of an image: labels.csv with patients is no list of classes."""
+    lines = [line for line in text.splitlines()[:1000] if line.strip()]
+    words = [re.split(r"[\s,;]+", line[:_LINE].replace('"', "")) for line in lines]
+    # a name of digits may be a value
+    named = [any(suffix_of(w) in IMAGES.suffixes or (w in stems and not w.isdigit()) for w in some) for some in words]
+    return sum(named) * 2 >= max(1, len(lines))
+
+
+def _of_json(found: Any, file: Path) -> dict[str, Any]:
     """A list of names, names by value or by colour, or the other way round; empty for anything else."""
     if isinstance(found, dict):
         found = next((found[key] for key in ("id2label", "classes", "labels", "names") if key in found), found)
-    if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
-        return {"names": [name for one in found if (name := _boxes.class_name(one))]}
+    if isinstance(found, list) and found and all(name is None or isinstance(name, str) for name in found):
+        names = [_boxes.class_name(name) for name in found]
+        if None in names:
+            raise _empty(file, f"entry {names.index(None) + 1}")
+        return {"names": names}
     if isinstance(found, list) and found and all(isinstance(one, dict) for one in found):
+        if all(type(one.get("number")) is int for one in found):  # classes.json of `graft predict --out masks/`
+            return {"values": {str(one["number"]): _boxes.class_name(one.get("name")) for one in found}}
         found = {str(one.get("name")): one.get("color", one.get("colour", one.get("id"))) for one in found}
     if not isinstance(found, dict) or not found:
         return {}
@@ -270,27 +299,60 @@ def _of_json(found: Any) -> dict[str, Any]:
     return {"colors": colours} if colours else {"values": values} if values else {}
 
 
-def _of_lines(text: str) -> dict[str, Any]:
-    """A name in each line, with its value or its colour or without, in any order."""
-    names: list[str] = []
-    values: dict[str, str | None] = {}
-    colours: dict[str, str | None] = {}
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("#", "//"))]
-    for line in lines[:65_536]:
-        numbers, name = _parts(line)
-        if name is None:
-            continue
-        if len(numbers) in (3, 4) and max(numbers[-3:]) < 256:
-            colours[",".join(map(str, numbers[-3:]))] = name
-        elif len(numbers) == 1:
-            values[str(numbers[0])] = name
-        elif not numbers:
-            names.append(name)
-    if colours:
+def _empty(file: Path, where: str) -> DataError:
+    return DataError(
+        f"{file}: {where} is empty, and the place of a class is its value: write `void` for a value that is ignored, "
+        "or leave it out if it is no class"
+    )
+
+
+def _of_lines(text: str, file: Path) -> dict[str, Any]:
+    """A name in each line, with its value or its colour or without, in any order. Raises DataError.
+
+    If some lines have a value and others none, a number is a part of the name, as in `3 wheeler`.
+    """
+    lines = [line[:_LINE].strip() for line in text.splitlines()[:65_536]]
+    lines = list(dropwhile(lambda line: not line or line.startswith(("#", "//")), lines))
+    while lines and not lines[-1]:
+        lines.pop()
+    parts = [_parts(line) for line in lines if line]
+    filled = [line for line in lines if line]
+    head = filled[0] if filled else ""
+    if parts and not parts[0][0] and all(numbers for numbers, _ in parts[1:]) and _is_header(head, len(parts)):
+        parts = parts[1:]
+    found = [(numbers, name) for numbers, name in parts if name is not None]
+    colours = {
+        ",".join(map(str, numbers[-3:])): name
+        for numbers, name in found
+        if len(numbers) in (3, 4) and max(numbers[-3:]) < 256
+    }
+    if colours and len(colours) * 2 >= len(found):
         return {"colors": colours}
-    if values and len(values) >= len(names):
-        return {"values": values}
+    plain = [line for line in filled if not line.startswith(("#", "//"))]
+    values = [(numbers, name) for (numbers, name), line in zip(map(_parts, plain), plain, strict=True) if name]
+    values = values[1:] if values and not values[0][0] and len(parts) < len(filled) else values
+    if values and all(len(numbers) == 1 for numbers, _ in values):
+        return {"values": {str(numbers[0]): name for numbers, name in values}}
+    if "" in lines:
+        raise _empty(file, f"line {text[: text.index(head)].count(chr(10)) + lines.index('') + 1}")
+    names = [_boxes.class_name(line.strip("\"'")) for line in lines]
     return {"names": names} if names else {}
+
+
+_HEADS = frozenset(
+    (
+        *("id", "ids", "idx", "index", "number", "value", "values", "pixel", "code", "train_id", "trainid", "class_id"),
+        *("name", "names", "label", "labels", "class", "classes", "category", "class_name", "label_name", "label_id"),
+        *("color", "colour", "rgb", "r", "g", "b", "red", "green", "blue"),
+    )
+)
+
+
+def _is_header(line: str, lines: int) -> bool:
+    """Whether the first line of a table names its columns."""
+    return {word for word in re.split(r"[\s,;:]+", line.lower()) if word} <= _HEADS or (
+        lines > 2 and re.search(r"[,;\t]", line) is not None
+    )
 
 
 _SIGN = r"[\s,;:=]+"

@@ -7,11 +7,13 @@
 The lists train.txt, val.txt and test.txt of `ImageSets/Main` are the splits; without them, names of folders are. Boxes
 are corners that count pixels from 1. Objects marked `difficult` are regions that are not scored.
 
-The masks of SegmentationClass hold the background (0) and the 20 classes of Pascal VOC; 255 is ignored. A table of
-classes in the folder (class_names.txt, labelmap.txt and the like) takes their place.
+The masks of SegmentationClass hold the background (0) and the 20 classes of Pascal VOC, and 255 is ignored, if the
+folder is called VOC2012 or the like or has ImageSets/Segmentation/train.txt. A table of classes in the folder
+(class_names.txt, labelmap.txt and the like) takes their place. In folders of other data without one, values are names.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 from pipelines.utils.formatting import short
+
+log = logging.getLogger("graft")
 
 _LARGEST = 8 << 20  # bytes of a file
 
@@ -105,7 +109,14 @@ def _maps(section: DataSection, root: Path, columns: tuple[str, ...]) -> Source:
         raise DataError(f"data.id: {section.id} holds no folder SegmentationClass with masks")
     table = _masks.class_table([root, *(folder.parent for folder in found)])
     values = {**{str(number): name for number, name in enumerate(CLASSES)}, "255": None}
-    legend = None if table else json.dumps({"values": values}, separators=(",", ":"))
+    own = not table and all(map(_is_voc, found))
+    legend = json.dumps({"values": values}, separators=(",", ":")) if own else None
+    if own and section.mask_classes is None:
+        log.warning(
+            "%s: the values of the masks are read as Pascal VOC's classes (0: background, 1: aeroplane, ..., 20: "
+            "tvmonitor, 255: ignored). data.mask_classes={VALUE: NAME, ...} names others",
+            section.id,
+        )
     files, parts = _boxes.Files(root), dict[str, list[_masks.Pair]]()
     left = 0
     for folder in found:
@@ -126,10 +137,16 @@ def _maps(section: DataSection, root: Path, columns: tuple[str, ...]) -> Source:
     if not parts:
         raise DataError(f"{section.id}: SegmentationClass holds no mask that a list of ImageSets/Segmentation names")
     source = _masks.source(section, parts, columns)
-    source.labels, source.mask_names = (None if table else list(CLASSES)), table
+    source.labels, source.mask_names = (list(CLASSES) if own else None), table
     if left:
         source.ignored["masks that no list of ImageSets names"] = left
     return source
+
+
+def _is_voc(masks: Path) -> bool:
+    """Whether a folder SegmentationClass is that of Pascal VOC: other tools write folders of this name too."""
+    year = masks.parent.resolve().name
+    return bool(re.fullmatch(r"VOC20\d\d", year)) or (masks.parent / "ImageSets/Segmentation/train.txt").is_file()
 
 
 def _lists(root: Path, kind: str = "Main") -> dict[str, str]:

@@ -3,11 +3,13 @@
 import functools
 import io
 import logging
+import os
 import warnings
 import zlib
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from pipelines.data.encoding import Encoding
 from pipelines.data.files import begins
@@ -25,6 +27,8 @@ PAGES_LOOKED_AT = 100  # TIFF files of a split that are checked for several page
 MAX_PIXELS = 128_000_000  # allows a 100-megapixel camera, but not a decompression bomb
 MAX_RATIO = 250  # of the sides: resizing the short side of a very narrow image would give a huge one
 STRIP = 4_000_000  # pixels that are converted to RGB at a time, because a conversion holds several copies of them
+
+PAGES_KEPT = 1 << 16  # of a TIFF, whose places are kept
 
 FULL = 65535  # white in a file of 16 bits
 
@@ -171,6 +175,11 @@ def pages_of(value: Any, most: int | None = None) -> int:
     """
     if begins(value)[0][:4] not in _TIFF:
         return 1
+    if most is not None and most <= PAGES_KEPT:
+        check_header(value)
+        starts = page_starts(value)
+        if starts is not None:
+            return min(len(starts), most)
 
     def count(image: Any) -> int:
         return int(getattr(image, "n_frames", 1)) if most is None else _pages(image, most)
@@ -188,6 +197,56 @@ def _pages(image: Any, most: int) -> int:
         except EOFError:
             return number
     return most
+
+
+def page_starts(value: Any) -> Sequence[int] | None:
+    """Where the pages of a TIFF file start, at most PAGES_KEPT; None if the value is no file and no bytes.
+
+    Pillow reads all pages up to the one that is asked for, so reading a stack page by page took quadratic time.
+    """
+    source = _source(value)
+    if isinstance(source, (bytes, bytearray)):
+        return _chain(io.BytesIO(source))
+    if not isinstance(source, (str, Path)):
+        return None
+    status = os.stat(source)
+    return _starts_of_file(os.fspath(source), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _starts_of_file(path: str, size: int, changed: int) -> Sequence[int]:
+    with open(path, "rb") as file:
+        return _chain(file)
+
+
+def _chain(file: BinaryIO) -> Sequence[int]:
+    """Follow the pages of a TIFF file: each one ends with the place of the next. A cut or a circle is the end."""
+    head = file.read(16)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    large = head[2:4] in (b"+\0", b"\0+")  # BigTIFF
+    counter, pointer, entry = (8, 8, 20) if large else (2, 4, 12)  # bytes
+    at = int.from_bytes(head[8:16] if large else head[4:8], order)
+    found, seen = array("Q"), set[int]()
+    while 0 < at < 1 << 62 and at not in seen and len(found) < PAGES_KEPT:
+        found.append(at)
+        seen.add(at)
+        file.seek(at)
+        entries = int.from_bytes(file.read(counter), order)
+        file.seek(at + counter + min(entries, 1 << 32) * entry)
+        following = file.read(pointer)
+        at = int.from_bytes(following, order) if len(following) == pointer else 0
+    return found
+
+
+def _seek(image: Any, value: Any, page: int) -> None:
+    """Go to a page, in a TIFF file without reading those before it. Raises EOFError if it is not there."""
+    if image.format == "TIFF" and len(getattr(image, "_frame_pos", ())) == 1 and 0 < page < PAGES_KEPT:
+        starts = page_starts(value)
+        if starts is not None:
+            if page >= len(starts):
+                raise EOFError
+            image._frame_pos = list(starts[: page + 1])  # Pillow's list of the pages that it knows
+    image.seek(page)
 
 
 def read_notes(value: Any, name: str, formats: tuple[str, ...] | None = None) -> dict[Any, Any]:
@@ -249,7 +308,7 @@ def warn_of_pages(rows: Any) -> None:
             continue
         looked += 1
         try:
-            pages = _reading(id_, value, lambda image: getattr(image, "n_frames", 1), None)
+            pages = pages_of(value, PAGES_KEPT)
         except DataError:  # it is reported when the row is read for training
             continue
         if pages > 1:
@@ -369,11 +428,14 @@ def _open(name: str, value: Any, formats: tuple[str, ...] | None) -> Any:
         try:
             if page < 0:
                 raise EOFError
-            image.seek(page)
+            _seek(image, given, page)
         except EOFError:
-            pages = _pages(image, page) if page > 0 else getattr(image, "n_frames", 1)
             image.close()
+            pages = pages_of(given, PAGES_KEPT)
             raise DataError(f"{name}: no page {page + 1}: the file has {pages}") from None
+        except Exception:  # many kinds, from the tags of a broken page; `_reading` says why
+            image.close()
+            raise
     return image
 
 

@@ -54,6 +54,9 @@ def test_few_masks_of_many_are_looked_at(
 ) -> None:
     monkeypatch.setattr(maps, "ALL", 10)
     monkeypatch.setattr(maps, "SOME", 3)
+    with caplog.at_level(logging.WARNING, "graft"):
+        load(tiny_masks.binary(tmp_path / "cells", 24, 32))
+    assert "so their values in 9 of 24 masks do: 0: background, 255: foreground" in caplog.text
     folder = tiny_masks.shapes(tmp_path / "data", 24, 32, ("background", "square", "disc", "star"))
     for file in (folder / "masks").rglob("*.png"):
         Image.fromarray(np.array(Image.open(file)) % 3).save(file)

@@ -316,6 +316,7 @@ def test_segments_in_a_file(tmp_path: Path) -> None:
 def test_a_folder_is_for_masks(tmp_path: Path) -> None:
     check_file(tmp_path, folder=True)
     check_file(tmp_path / "new", folder=True)
+    check_file(f"{tmp_path}/m.v2/", folder=True)
     with pytest.raises(DataError, match="this is a folder: give the name of a file"):
         check_file(tmp_path)
     with pytest.raises(DataError, match=r"new: give a file that ends in \.csv or \.jsonl$"):

@@ -46,7 +46,7 @@ def test_a_mask_has_the_numbers_of_its_classes_and_their_colours(tmp_path: Path)
     assert (image.mode, image.size) == ("P", (8, 6))
     assert np.asarray(image)[:, 0].tolist() == [2, 2, 2, 2, 0, 0]
     classes = json.loads((folder / "classes.json").read_text())
-    assert [(one["number"], one["name"]) for one in classes] == list(enumerate(LABELS))
+    assert [(one["number"], one["name"]) for one in classes] == [*enumerate(LABELS), (255, None)]
     assert image.convert("RGB").getpixel((0, 0)) == tuple(bytes.fromhex(classes[2]["colour"][1:]))
     (line,) = lines(folder)
     assert line["input"] == "photos/a.jpg"

@@ -166,7 +166,7 @@ def test_a_row_is_shown_with_its_truth() -> None:
     assert shown.facts == {"Mean IoU": "0.57", "Wrong pixels": "13.9%"}
     assert shown.wide
     picture = Image.open(io.BytesIO(shown.picture or b""))
-    assert picture.width == 808
+    assert picture.width == 648
     alone = wrong_pixels([]).show(bad, row, None)  # without a model nobody knows the labels
     assert not alone.wide
     assert alone.picture is not None

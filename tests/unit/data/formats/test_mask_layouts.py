@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def test_segnets_lists(tmp_path: Path) -> None:
     others = [row["id"] for name in ("train", "validation") for row in splits[name]]
     assert sorted(others) == ["train/00.jpg", "train/01.jpg", "train/03.jpg"]
     assert splits.labels == ["class 0", "class 1"]  # the last value is void
-    assert splits.ignored["images without a mask"] == 7
+    assert splits.ignored == {"images without a mask (the first: train/06.jpg)": 7}
 
 
 def test_the_published_layouts(tmp_path: Path) -> None:
@@ -343,3 +344,233 @@ def test_who_reads_what(tmp_path: Path) -> None:
         load_splits(DataSection(id=str(pair)), maps.DataSpec(columns=["image", "label"]))
     shutil.rmtree(pair / "masks")
     assert format_of(pair) == "imagefolder"
+
+
+def put(folder: Path, *names: str, number: int = 0, mask: Any = layouts.grey) -> None:
+    """Save images and masks; a mask is a file below a folder whose name holds `mask` or `gt`."""
+    for name in names:
+        of_masks = any(word in name for word in ("mask", "gt"))
+        picture = mask(layouts.truth(number)) if of_masks else layouts.picture(number)
+        tiny_masks.save(picture, folder / name)
+
+
+def pairs_of(splits: Splits, folder: Path) -> dict[str, str]:
+    rows = [row for name in ("train", "validation", "test") for row in splits[name]]
+    return {row["id"]: Path(row["mask"]["path"]).relative_to(folder).as_posix() for row in rows}
+
+
+def test_a_mask_belongs_to_the_image_in_its_own_place(tmp_path: Path) -> None:
+    for place in ("p1/5", "p1/6", "p2/7", "p2/8"):
+        put(tmp_path, f"images/{place}.png", f"masks/{place}.png", number=int(place[-1]))
+    put(tmp_path, "masks/p0/5.png", "images/p3/9.png", "masks/p4/9.png", number=3)
+    splits = load(tmp_path)
+    expected = {f"images/{place}.png": f"masks/{place}.png" for place in ("p1/5", "p1/6", "p2/7", "p2/8")}
+    assert pairs_of(splits, tmp_path) == expected
+    assert splits.ignored == {
+        "images without a mask (the first: images/p3/9.png)": 1,
+        "masks without an image of the same name (the first: masks/p0/5.png)": 2,
+    }
+
+
+def test_a_mask_never_belongs_to_an_image_of_another_split(tmp_path: Path) -> None:
+    for number in range(4):
+        put(tmp_path, f"train/images/{number}.png", f"train/masks/{number}.png", number=number)
+        put(tmp_path, f"val/images/{number + 4}.png", f"val/masks/{number + 4}.png", number=number)
+    put(tmp_path, "test/masks/0.png", "test/masks/9.png", "val/images/9.png", number=7)
+    assert all(image == mask.replace("masks", "images") for image, mask in pairs_of(load(tmp_path), tmp_path).items())
+
+
+def test_the_split_may_be_that_of_the_mask(tmp_path: Path) -> None:
+    for number in range(9):
+        put(tmp_path, f"images/{number}.png", f"masks/{('train', 'val', 'test')[number % 3]}/{number}.png")
+    splits = load(tmp_path)
+    assert [row["id"] for row in splits.test] == ["images/2.png", "images/5.png", "images/8.png"]
+    assert [row["id"] for row in splits.validation] == ["images/1.png", "images/4.png", "images/7.png"]
+
+
+@pytest.mark.parametrize("places", [("masks/cell", "masks/nucleus"), ("gt", "masks")])
+def test_several_masks_of_each_image_are_an_error(places: tuple[str, str], tmp_path: Path) -> None:
+    for number in range(6):
+        put(tmp_path, f"images/{number}.png", *(f"{place}/{number}.png" for place in places))
+    with pytest.raises(DataError, match=f"6 images have several masks, in {places[0]} and in {places[1]} "):
+        load(tmp_path)
+
+
+def test_pictures_of_masks_next_to_them_are_left_out(tmp_path: Path) -> None:
+    for number in range(6):
+        put(tmp_path, f"images/{number}.png", f"masks/{number}.png", f"masks_color/{number}.png", number=number)
+    splits = load(tmp_path)
+    assert {mask.split("/")[0] for mask in pairs_of(splits, tmp_path).values()} == {"masks"}
+    assert splits.ignored == {"masks of an image that has another mask (the first: masks_color/0.png)": 6}
+
+
+def test_lists_of_names(tmp_path: Path) -> None:
+    for number in range(10):
+        put(tmp_path, f"images/scan.{number}.png", f"masks/scan.{number}.png", number=number)
+    (tmp_path / "train.txt").write_text("scan.0\nscan.1\nscan.2.png\nscan.3\n")
+    (tmp_path / "val.txt").write_text("images/scan.4.png\nD:\\data\\images\\scan.5.png\n")
+    (tmp_path / "test.txt").write_text("scan.6\nscan.7\n")
+    splits = load(tmp_path)
+    found = {name: [int(row["id"].split(".")[1]) for row in splits[name]] for name in ("train", "validation", "test")}
+    assert found == {"train": [0, 1, 2, 3], "validation": [4, 5], "test": [6, 7]}
+    assert splits.ignored == {"images that no list of a split names (the first: images/scan.8.png)": 2}
+    (tmp_path / "test.txt").write_text("scan.6\nscan.1\n")
+    with pytest.raises(DataError, match=r"train.txt: scan.1 is also in the list of test"):
+        load(tmp_path)
+
+
+def test_an_image_in_two_lists_of_pairs(tmp_path: Path) -> None:
+    for number in range(4):
+        put(tmp_path, f"train/{number}.png", f"trainmasks/{number}.png")
+    (tmp_path / "train.txt").write_text("".join(f"train/{n}.png trainmasks/{n}.png\n" for n in range(4)))
+    (tmp_path / "test.txt").write_text("train/1.png trainmasks/1.png\n")
+    with pytest.raises(DataError, match=r"train/1.png is also in the list of test"):
+        load(tmp_path)
+
+
+def test_folders_that_are_called_images_and_masks_are_no_classes(tmp_path: Path) -> None:
+    for number in range(4):
+        put(tmp_path, f"images/{number}.png", f"masks/{number}_cell.png", number=number)
+    section = DataSection(id=str(tmp_path))
+    assert format_module(section).__name__.endswith(".masks")
+    for columns in (("image", "mask"), ("image", "label")):
+        with pytest.raises(DataError, match=r"no mask has the name of an image; the first masks: masks/0_cell.png, "):
+            format_module(section, columns).read(section, ("image", "mask"))
+
+
+def test_classes_whose_names_are_words_for_masks(tmp_path: Path) -> None:
+    for number in range(6):
+        for kind in ("target", "clutter"):
+            tiny_masks.save(layouts.grey(layouts.truth(number)), tmp_path / "drawings" / kind / f"{number}.png")
+    assert format_module(DataSection(id=str(tmp_path / "drawings")), ("image", "label")).__name__.endswith(
+        ".imagefolder"
+    )
+    assert format_module(DataSection(id=str(tmp_path / "drawings")), ("image", "mask")).__name__.endswith(".masks")
+
+
+def test_a_mask_for_each_object(tmp_path: Path) -> None:
+    for number in range(4):
+        put(tmp_path, f"s{number}/images/s{number}.png", f"s{number}/masks/a1.png", f"s{number}/masks/b2.png")
+    with pytest.raises(DataError, match="each image has a folder of masks, as in s0/masks"):
+        load(tmp_path)
+
+
+def test_the_names_of_voc_are_only_those_of_its_own_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(6):
+        tiny_masks.save(layouts.picture(number), tmp_path / "mine" / "JPEGImages" / f"{number}.jpg")
+        tiny_masks.save(layouts.grey(layouts.truth(number)), tmp_path / "mine" / "SegmentationClass" / f"{number}.png")
+    assert load(tmp_path / "mine").labels == ["class 0", "class 1", "class 2"]
+    (tmp_path / "mine").rename(tmp_path / "VOC2012")
+    caplog.clear()
+    assert load(tmp_path / "VOC2012").labels == list(voc.CLASSES)
+    assert "read as Pascal VOC's classes" in caplog.text
+
+
+def squares(folder: Path, *values: int) -> Path:
+    """Masks whose classes 0, 1 and 2 have these values."""
+    return layouts.folders(folder, lambda classes: layouts.grey(np.array(values)[classes]))
+
+
+@pytest.mark.parametrize("text", ["cell\n", "cell"])
+def test_one_class_and_white_masks(text: str, tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 255, 255)
+    (folder / "classes.txt").write_text(text)
+    check(load(folder), [0, 1, 1], ["background", "cell"])
+
+
+def test_255_is_a_class_if_it_is_the_only_one(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 255, 255)
+    (folder / "classes.txt").write_text("background\nsquare\ndisc\n")
+    with pytest.raises(DataError, match=r"classes.txt names 3 classes, .* and they have 0, 255"):
+        load(folder)
+    (folder / "classes.txt").unlink()
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in"}')
+    check(load(folder), [0, 1, 1], ["out", "in"])
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in", "2": "edge"}')
+    with pytest.raises(DataError, match=r"id2label.json does not name 255"):
+        load(folder)
+
+
+def test_255_is_a_class_next_to_large_values(tmp_path: Path) -> None:
+    check(load(squares(tmp_path, 255, 128, 0)), [2, 1, 0], ["class 0", "class 128", "class 255"])
+
+
+def test_255_is_void_next_to_a_table_without_it(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 1, 255)
+    (folder / "id2label.json").write_text('{"0": "out", "1": "in"}')
+    check(load(folder), [0, 1, IGNORE], ["out", "in"])
+
+
+def test_masks_of_one_value(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the masks have only one value, 255: there is nothing to tell apart"):
+        load(squares(tmp_path, 255, 255, 255))
+
+
+@pytest.mark.parametrize("odd", ["#1 kind", "3 wheeler", "3 wheeler, 4", "// x"])
+def test_no_line_of_a_list_of_names_is_lost(odd: str, tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / "classes.txt").write_text(f"# my classes\nbackground\n{odd}\ndisc\n\n")
+    check(load(folder), [0, 1, 2], ["background", odd, "disc"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("classes.txt", "# mine\nbackground\n\ndisc\n", "line 3"),
+        ("classes.json", '["background", "", "disc"]', "entry 2"),
+        ("classes.json", '["background", null, "disc"]', "entry 2"),
+    ],
+)
+def test_an_empty_name_of_a_list_is_an_error(name: str, text: str, where: str, tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}: {where} is empty"):
+        load(folder)
+
+
+@pytest.mark.parametrize("line", ["{0:02d}.jpg,P{1}", "scan{0:02d},P{1}"])
+def test_a_table_of_images_is_no_list_of_classes(line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(12):
+        put(tmp_path, f"images/scan{number:02d}.jpg", f"masks/scan{number:02d}.png", number=number)
+    (tmp_path / "labels.csv").write_text("image,patient\n" + "".join(line.format(n, n) + "\n" for n in range(12)))
+    assert load(tmp_path).labels == ["class 0", "class 1", "class 2"]
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    with caplog.at_level(logging.INFO, "graft"):
+        assert load(tmp_path).labels == NAMES
+    assert "labels.txt names the classes of masks: background, square, disc" in caplog.text
+
+
+def test_a_table_of_classes_has_limits(tmp_path: Path) -> None:
+    folder = layouts.folders(tmp_path)
+    (folder / "classes.txt").write_text("".join(f"class {number:x}z\n" for number in range(5000)))
+    with pytest.raises(DataError, match=r"classes.txt: 5,000 classes, at most 4,096 are read"):
+        load(folder)
+    (folder / "classes.txt").write_text("".join(f"{'n' * 900}{number:x}z\n" for number in range(400)))
+    with pytest.raises(DataError, match="at most 262,144 are read: shorten them"):
+        load(folder)
+    (folder / "classes.txt").write_text("a" + "\t" * 1_000_000 + "b\nsquare\ndisc\n")  # minutes without a limit
+    assert load(folder).labels == ["a", "square", "disc"]
+
+
+def stack_of(pages: int) -> bytes:
+    """A TIFF of pages of 1 x 1."""
+    tags = [(256, 3, 1), (257, 3, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (279, 4, 1)]
+    entries = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
+    size = len(entries) + 4
+    nexts = [16 + size * number for number in range(1, pages)] + [0]
+    return b"II*\0" + struct.pack("<IQ", 16, 1) + b"".join(entries + struct.pack("<I", place) for place in nexts)
+
+
+def test_a_stack_has_a_limit(tmp_path: Path) -> None:
+    for kind, pages in (("images", 50_000), ("masks", 60_000)):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "1.tif").write_bytes(stack_of(pages))
+    with pytest.raises(DataError, match="more than 20,000 pages, which is the most that is read"):
+        load(tmp_path)
+
+
+def test_masks_that_graft_wrote_have_their_names(tmp_path: Path) -> None:
+    folder = squares(tmp_path, 0, 1, 255)
+    classes: list[dict[str, Any]] = [{"number": n, "name": name, "colour": "#000000"} for n, name in enumerate("ab")]
+    (folder / "classes.json").write_text(json.dumps([*classes, {"number": 255, "name": None, "colour": "#ffffff"}]))
+    check(load(folder), [0, 1, IGNORE], ["a", "b"])

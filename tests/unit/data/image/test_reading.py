@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pipelines.data.image.reading import MAX_PIXELS, MAX_RATIO, image_of, read_image, thumbnail, upright_size
+from pipelines.data.image.reading import (
+    MAX_PIXELS,
+    MAX_RATIO,
+    image_of,
+    page_starts,
+    pages_of,
+    read_image,
+    thumbnail,
+    upright_size,
+)
 from pipelines.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -408,3 +417,47 @@ def test_an_error_names_its_row(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=f"^{re.escape(says)}"):
             image_of({"id": id_, "image": value})
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("packed", [None, "tiff_lzw"])
+def test_a_page_is_read_without_those_before_it(
+    large: bool, packed: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import TiffImagePlugin
+
+    pages = [Image.new("L", (8, 6 + n), 20 * n) for n in range(9)]
+    file = tmp_path / "stack.tif"
+    pages[0].save(file, save_all=True, append_images=pages[1:], big_tiff=large, compression=packed)
+    loaded: list[int] = []
+    load = TiffImagePlugin.ImageFileDirectory_v2.load
+    monkeypatch.setattr(
+        TiffImagePlugin.ImageFileDirectory_v2, "load", lambda self, fp: (loaded.append(fp.tell()), load(self, fp))[1]
+    )
+    for value in ({"path": str(file), "bytes": None}, {"path": None, "bytes": file.read_bytes()}):
+        assert pages_of(value, 100) == 9
+        assert pages_of(value, 4) == 4
+        for page in (8, 0, 3):
+            loaded.clear()
+            image = read_image({**value, "page": page})
+            assert image.size == (8, 6 + page)
+            assert image.getpixel((0, 0)) == (20 * page,) * 3
+            assert len(set(loaded)) <= 2  # the first page, which Pillow reads on opening, and this one
+        with pytest.raises(DataError, match="no page 10: the file has 9"):
+            read_image({**value, "page": 9})
+
+
+def test_the_pages_of_a_cut_or_circular_file_end(tmp_path: Path) -> None:
+    pages = [Image.new("L", (8, 6), 20 * n) for n in range(4)]
+    file = tmp_path / "stack.tif"
+    pages[0].save(file, save_all=True, append_images=pages[1:])
+    data = bytearray(file.read_bytes())
+    starts = list(page_starts(bytes(data)) or ())
+    at = starts[2] + 2 + 12 * int.from_bytes(data[starts[2] : starts[2] + 2], "little")
+    for following in (starts[1], 1 << 31):  # a circle; a place behind the end
+        data[at : at + 4] = following.to_bytes(4, "little")
+        file.write_bytes(data)
+        assert pages_of(str(file), 100) in (3, 4)
+        assert read_image({"path": str(file), "bytes": None, "page": 2}).getpixel((0, 0)) == (40,) * 3
+        with pytest.raises(DataError):
+            read_image({"path": str(file), "bytes": None, "page": 3})
