@@ -157,7 +157,7 @@ def load_model(
             "%s has no safetensors: its weights were read from a pickle, tensors only (nothing in it was run)",
             called(folder),
         )
-    own = {id(p) for p in head(model).parameters()}
+    own = {id(p) for part in (head(model).parameters(), head(model).buffers()) for p in part}
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {key: tuple(saved) for key, saved, _ in info["mismatched_keys"]}
     new = [key for key in [*info["missing_keys"], *shapes] if key in named and id(named[key]) not in own]
