@@ -120,7 +120,10 @@ def _head(model: Any) -> nn.Module:
 
 
 def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
-    """Give a loaded model the classes `labels`: rows of those that it knows by name are kept."""
+    """Give a loaded model the classes `labels`: rows of those that it knows by name are kept.
+
+    The names of a model without this head are those of other outputs: a classifier's are of images.
+    """
     from transformers import AutoModelForSemanticSegmentation
 
     def make(count: int) -> nn.Module:
@@ -129,13 +132,14 @@ def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
         made: nn.Module = AutoModelForSemanticSegmentation.from_config(other)
         return made
 
-    pairs = segmentation_dense.rows(known, labels)
-    if known != labels:
-        names = segmentation_dense.of_classes(make, len(known))
+    names = segmentation_dense.of_classes(make, len(known))
+    headless = names <= model.unread
+    pairs = [] if headless else segmentation_dense.rows(known, labels)
+    if headless or known != labels:
         segmentation_dense.choose(model, names, len(known), len(labels), pairs)
     pretrained.name_classes(model.config, labels)
     model.num_labels = len(labels)
-    model.about_head = segmentation_dense.about(known, labels, pairs)
+    model.about_head = pretrained.NO_HEAD if headless else segmentation_dense.about(known, labels, pairs)
 
 
 def _checked(config: Any, folder: Path | None) -> Any:

@@ -124,6 +124,20 @@ def tiny_folder(kind: str, folder: Path, labels: list[str] | None = None) -> Pat
     return folder
 
 
+def classifier_folder(kind: str, folder: Path, labels: list[str]) -> Path:
+    """A folder with a classifier of images on the same encoder."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    fields = {key: value for key, value in KINDS[kind].items() if key != "model_type"}
+    named = dict(enumerate(labels))
+    config = AutoConfig.for_model(
+        KINDS[kind]["model_type"], **fields, id2label=named, label2id={label: index for index, label in named.items()}
+    )
+    torch.manual_seed(0)
+    AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def made_up(n: int = 3, side: int = 64, classes: int = 3, ignored: float = 0.2) -> dict[str, Tensor]:
     """A batch of random pixels and label maps, some pixels of which are ignored."""
     generator = torch.Generator().manual_seed(1)

@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.errors import ModelError
 from pipelines.models import layers, segmentation
 from pipelines.models.source import Weights
-from tests.support.tiny_segmenters import KINDS, LABELS, LRASPP, UNET, made_up, parts, tiny
+from tests.support.tiny_segmenters import KINDS, LABELS, LRASPP, UNET, classifier_folder, made_up, parts, tiny
 
 
 def step(model: Any, family: Any, batches: list[dict[str, torch.Tensor]]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -43,6 +43,23 @@ def test_micro_batches_add_up(kind: str, loss: str) -> None:
         assert others.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["segformer", "beit", "data2vec", "mobilevit", "mobilevitv2", "deeplab"])
+@pytest.mark.parametrize("known", [["sky", "road", "tree"], ["tench", "tree", "sky", "road"]])
+def test_a_classifier_of_images_gives_its_encoder(kind: str, known: list[str], tmp_path: Path) -> None:
+    """Its classes are those of another head: none of their rows is there."""
+    from transformers import AutoModelForImageClassification
+
+    folder = classifier_folder(kind, tmp_path, known)
+    model, family = segmentation.build(Weights(folder), LABELS)
+    assert model.about_head == "new, because the weights are those of a model without this head"
+    assert family.scores(model.eval(), made_up(1)["pixel_values"]).shape == (1, 3, 64, 64)
+    theirs = AutoModelForImageClassification.from_pretrained(folder).base_model.state_dict()
+    own = getattr(model, model.base_model_prefix).state_dict()
+    shared = [name for name in theirs if name in own]
+    assert len(shared) > 20
+    assert all(torch.equal(own[name], theirs[name]) for name in shared)
 
 
 @pytest.mark.parametrize("kind", KINDS)
