@@ -60,6 +60,8 @@ class Transformers(Dense):
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
+        # transformers' pipeline lets these models take squares only
+        vision.set_resizing(self.processor, self.side, "square" if self.fixed or self.more else self.resize)
         self.processor.save_pretrained(folder)
 
 

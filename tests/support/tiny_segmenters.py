@@ -138,6 +138,27 @@ def classifier_folder(kind: str, folder: Path, labels: list[str]) -> Path:
     return folder
 
 
+def vary(model: Any, family: Any = None, image: Any = None) -> None:
+    """Give a fresh model other statistics, and with the `image` a map of it with several classes.
+
+    A fresh model gives all pixels the same class, which says nothing of where a class is.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+        if hasattr(model, "class_predictor"):
+            for name, value in model.named_parameters():
+                if value.dim() > 1:
+                    value.normal_(0, 1 if "quer" in name else 1.5 * value[0].numel() ** -0.5)
+        elif image is not None:
+            logits = family.outputs(model, family.pixels(image)[None], False)[0]
+            layer = [part for part in model.modules() if getattr(part, "out_channels", None) == len(family.labels)][-1]
+            layer.weight /= logits.std()
+            layer.bias.sub_(logits.mean((0, 2, 3))).div_(logits.std())
+
+
 def made_up(n: int = 3, side: int = 64, classes: int = 3, ignored: float = 0.2) -> dict[str, Tensor]:
     """A batch of random pixels and label maps, some pixels of which are ignored."""
     generator = torch.Generator().manual_seed(1)

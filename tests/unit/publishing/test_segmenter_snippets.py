@@ -41,19 +41,6 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def vary(model: Any) -> None:
-    """Give a fresh model other statistics, and queries that differ."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-        if hasattr(model, "class_predictor"):
-            for name, value in model.named_parameters():
-                if value.dim() > 1 and ("quer" in name or "mask_embedder" in name):
-                    value.normal_(0, 0.3)
-
-
 def snippet(folder: Path, options: Options) -> str:
     """The code of the card for a model folder, which it uses as its repository."""
     environment = template_environment()
@@ -90,7 +77,7 @@ def test_it_gives_the_map_that_graft_gives(
     photo.save(tmp_path / "examples/0.png")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    vary(model.eval())
+    tiny_segmenters.vary(model.eval())
     family.save(model, tmp_path)
     names: dict[str, Any] = {}
     exec(compile(snippet(tmp_path, chosen), "snippet", "exec"), names)
