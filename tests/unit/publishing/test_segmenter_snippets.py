@@ -77,7 +77,8 @@ def test_it_gives_the_map_that_graft_gives(
     photo.save(tmp_path / "examples/0.png")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    tiny_segmenters.vary(model.eval())
+    side = family.side if kind in SQUARE else 64
+    tiny_segmenters.vary(model.eval(), family, photo.resize((side, side)))
     family.save(model, tmp_path)
     names: dict[str, Any] = {}
     exec(compile(snippet(tmp_path, chosen), "snippet", "exec"), names)
