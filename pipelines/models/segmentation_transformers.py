@@ -34,10 +34,14 @@ class Transformers(Dense):
         self, config: Any, processor: Any, loss: str, weights: Mapping[str, float] | None, image_size: int | None
     ) -> None:
         labels = [str(config.id2label[index]) for index in range(config.num_labels)]
-        super().__init__(labels, loss, weights, image_size or _side(config, processor))
+        one_size = config.model_type == "data2vec-vision"  # its code takes the size of its configuration only
+        side = _side(config, None if one_size else processor)
+        if one_size and image_size not in (None, side):
+            raise ModelError(f"options.image_size: got {image_size}: this model takes images of {side} x {side} only")
+        super().__init__(labels, loss, weights, image_size or side)
         self.config, self.processor = config, processor
         self.stride = _stride(config)
-        self.fixed = config.model_type == "dpt"  # transformers' code takes squares only
+        self.fixed = one_size or config.model_type == "dpt"  # transformers' code takes squares only
         self.more = ANY_SIZE if config.model_type in ("beit", "data2vec-vision") else {}
         self.scale = float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 1.0
         if getattr(processor, "do_normalize", False):
