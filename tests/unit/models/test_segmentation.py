@@ -290,7 +290,7 @@ def test_ids() -> None:
 
 
 def test_data2vec_takes_one_size(tmp_path: Path) -> None:
-    model, family = tiny("data2vec")
+    _, family = tiny("data2vec")
     assert (family.fixed, family.side) == (True, 64)
     with pytest.raises(ModelError, match=r"options\.image_size: got 96: this model takes images of 64 x 64 only"):
         tiny("data2vec", image_size=96)
