@@ -11,6 +11,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipelines.utils import shares
+
 log = logging.getLogger("graft")
 
 
@@ -30,7 +32,7 @@ def folded(part: Any) -> bool:
         return False
     if bool(part.running_mean.any()) or bool((part.running_var != 1).any()):
         return False
-    return bool((part.weight != 1).any()) or bool(part.bias.any())
+    return bool((shares.values(part.weight) != 1).any()) or bool(shares.values(part.bias).any())
 
 
 def keep_folded(model: nn.Module) -> int:

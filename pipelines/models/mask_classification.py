@@ -20,6 +20,7 @@ from pipelines.errors import ModelError
 from pipelines.losses import mask_classification as losses
 from pipelines.models import layers as model_layers
 from pipelines.models import pretrained
+from pipelines.utils import shares
 
 EOMT = ("eomt", "eomt_dinov3")  # a plain ViT: inputs have one size
 KINDS = ("mask2former", "maskformer", *EOMT)
@@ -140,19 +141,30 @@ def _freeze_unused(model: nn.Module) -> None:
 
 
 def _take_over(read: nn.Module, model: nn.Module, known: list[str], labels: list[str]) -> None:
-    """Copy weights from one model to another with other classes; of classes that both know by name, their rows."""
-    old, new = read.state_dict(), model.state_dict()
+    """Copy weights from one model to another with other classes; of classes that both know by name, their rows.
+
+    A weight of equal shape that is a placeholder stays one. Of the others the values are read.
+    """
+    old: Mapping[str, Any] = read.state_dict(keep_vars=True)
+    new: Mapping[str, Any] = model.state_dict(keep_vars=True)
     pairs = [(row[0], place) for place, label in enumerate(labels) if (row := pretrained.rows_of(known, [label]))]
-    for name, tensor in new.items():
-        given = old[name]
-        if OF_CLASSES.fullmatch(name):
-            for before, after in pairs:
-                tensor[after] = given[before]
-            tensor[-1] = given[-1]  # "no object"
-        elif given.shape == tensor.shape:
-            tensor.copy_(given)
-        elif name.endswith("position_embeddings.weight"):
-            tensor.copy_(_resized(given, len(tensor)))
+    with torch.no_grad():
+        for name, tensor in new.items():
+            given, source = old[name], shares.stored(old[name])
+            same = given.shape == tensor.shape and not OF_CLASSES.fullmatch(name)
+            if same and source is not None:
+                tensor.data = shares.placeholder(tensor.shape, tensor.dtype)
+                shares.put(tensor, source)
+                continue
+            values = shares.values(given)
+            if OF_CLASSES.fullmatch(name):
+                for before, after in pairs:
+                    tensor[after] = values[before]
+                tensor[-1] = values[-1]  # "no object"
+            elif same:
+                tensor.copy_(values)
+            elif name.endswith("position_embeddings.weight"):
+                tensor.copy_(_resized(values, len(tensor)))
 
 
 def _resized(table: Tensor, number: int) -> Tensor:
@@ -218,8 +230,8 @@ def mask_attention(model: nn.Module, progress: float | None) -> None:
     for part in model.modules():
         probabilities = part._buffers.get("attn_mask_probs")
         if probabilities is not None:
-            shares = [0.0] * len(probabilities) if progress is None else annealed(progress, len(probabilities))
-            probabilities.copy_(torch.tensor(shares))
+            kept = [0.0] * len(probabilities) if progress is None else annealed(progress, len(probabilities))
+            probabilities.copy_(torch.tensor(kept))
 
 
 def annealed(progress: float, blocks: int) -> list[float]:

@@ -128,8 +128,9 @@ def load_model(
     Weights may be missing or have another shape if they belong to `head(model)`, or if their name contains a part of
     `may_be_new`. `mend(model, folder, {name: saved shape})` may repair others; it returns the names of those it
     repaired. With `renew` the last layer of the head gets random weights even if the file's have this shape, because
-    they belong to other classes. Raises ModelError if the folder holds a model of another kind, a pickle that torch
-    does not load safely, or weights that do not fit.
+    they belong to other classes. The attribute `unread` of a model that was read names the weights that are not from
+    the files. Raises ModelError if the folder holds a model of another kind, a pickle that torch does not load safely,
+    or weights that do not fit.
     """
     import torch
 
@@ -157,7 +158,7 @@ def load_model(
             "%s has no safetensors: its weights were read from a pickle, tensors only (nothing in it was run)",
             called(folder),
         )
-    own = {id(p) for p in head(model).parameters()}
+    own = {id(one) for one in [*head(model).parameters(), *head(model).buffers()]}
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {key: tuple(saved) for key, saved, _ in info["mismatched_keys"]}
     new = [key for key in [*info["missing_keys"], *shapes] if key in named and id(named[key]) not in own]
@@ -189,8 +190,9 @@ def load_model(
                 id(p) for p in layer.parameters()
             }:
                 _draw(layer, getattr(config, "initializer_range", None) or 0.02)
-    loaded: nn.Module = in_own_memory(model)
-    return loaded
+    loaded: Any = in_own_memory(model)
+    loaded.unread = frozenset([*info["missing_keys"], *shapes])
+    return loaded  # type: ignore[no-any-return]
 
 
 class _Read:
@@ -300,6 +302,8 @@ def head(model: Any) -> "nn.Module":
 
 # ---- matching classes by name ----
 
+NO_HEAD = "new, because the weights are those of a model without this head"
+
 
 def with_classes(
     config: Any,
@@ -311,10 +315,10 @@ def with_classes(
 ) -> "nn.Module":
     """A classifier with these classes in this order, in whatever order the pretrained model has them.
 
-    If the model knows all of them by name, its head is kept: each class keeps the row with its name. Otherwise the last
-    layer of the head starts from random weights. `load(renew)` loads the model that `config` describes; with `fresh`
-    all of its weights are random. The model's attribute `about_head` says which of these happened; it is empty if
-    `fresh`.
+    If the model knows all of them by name, its head is kept: each class keeps the row with its name. Otherwise, or if
+    the files hold no such head, the last layer of the head starts from random weights. `load(renew)` loads the model
+    that `config` describes; with `fresh` all of its weights are random. The model's attribute `about_head` says which
+    of these happened; it is empty if `fresh`.
     """
     known = [str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels)]
     rows = None if fresh else rows_of(known, labels)
@@ -322,6 +326,10 @@ def with_classes(
     if rows is None:
         name_classes(config, labels)
     model: Any = load(rows is None)
+    if rows is not None and not fresh:
+        unread = {id(value) for name, value in model.named_parameters() if name in model.unread}
+        if any(id(layer.weight) in unread for layer in last_layers(head(model))):
+            about = NO_HEAD
     if rows is not None and rows != list(range(len(known))):
         shares.fill(head(model))
         choose_rows(head(model), rows, len(known))

@@ -32,6 +32,11 @@ class Family(Protocol):
     """Whether the model takes only inputs of side x side."""
     stride: int
     """The sides of an input must be divisible by it."""
+    padded: bool
+    """Whether an image keeps its shape: its longest side becomes `side`, and black pixels at the right and below fill
+    the square. Else it may be stretched."""
+    resize: str
+    """How images are resized (options.resize of the task): the image processor that is saved does the same."""
     things: list[str] | None
     """For a panoptic model, which also has a method `panoptic`: the labels whose objects are told apart. Else None."""
 
@@ -67,24 +72,30 @@ def build(
     loss: str = "cross-entropy",
     weights: Mapping[str, float] | None = None,
     image_size: int | None = None,
+    resize: str = "square",
 ) -> "tuple[nn.Module, Family]":
     """A model of `source` (pipelines.models.source.Weights) for these classes.
 
     The head keeps the rows of classes that the model knows by name; other rows start from random weights. `loss` is one
     of pipelines.losses.segmentation.LOSSES, `weights` are those of classes in it (1 for the others). A model with
-    queries has a loss of its own. Raises ModelError.
+    queries has a loss of its own. `resize` is square, shorter or none. Raises ModelError.
     """
     family = _module(folders.stated(source.folder, source.config), source.folder)
-    found: tuple[nn.Module, Family] = family.build(source, list(labels), loss, weights, image_size)
-    return found
+    model, found = family.build(source, list(labels), loss, weights, image_size)
+    found.resize = resize
+    return model, found
 
 
 def load(
-    folder: Path, loss: str = "cross-entropy", weights: Mapping[str, float] | None = None
+    folder: Path,
+    loss: str = "cross-entropy",
+    weights: Mapping[str, float] | None = None,
+    resize: str = "square",
 ) -> "tuple[nn.Module, Family]":
     """Load a model folder of any of the families, in eval mode. Raises ModelError."""
-    found: tuple[nn.Module, Family] = _module(folders.stated(folder, None), folder).load(folder, loss, weights)
-    return found
+    model, found = _module(folders.stated(folder, None), folder).load(folder, loss, weights)
+    found.resize = resize
+    return model, found
 
 
 def _module(config: Mapping[str, Any], folder: Path | None) -> Any:

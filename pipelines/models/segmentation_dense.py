@@ -29,6 +29,8 @@ class Dense(ABC):
 
     library = ""
     things: list[str] | None = None
+    padded = False
+    resize = "square"
     fixed = False
     stride = 1
 

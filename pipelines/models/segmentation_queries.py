@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from pipelines.data.image.label_maps import IGNORE
 from pipelines.errors import ModelError
 from pipelines.models import mask_classification as queries
+from pipelines.models import vision
 from pipelines.models.source import read_json_object
 
 Batch = dict[str, Any]
@@ -50,6 +52,7 @@ class Queries:
     """
 
     library = "transformers"
+    resize = "square"
 
     def __init__(self, config: Any, processor: Any, side: int) -> None:
         self.labels = [config.id2label[index] for index in range(config.num_labels)]
@@ -106,11 +109,19 @@ class Queries:
     def layers(self, model: nn.Module) -> list[nn.Module]:
         return queries.layers(model)
 
+    @property
+    def padded(self) -> bool:
+        """EoMT's authors pad images for panoptic segmentation, and cut them into windows for semantic segmentation."""
+        return self.fixed and self.things is not None
+
     def save(self, model: Any, folder: Path) -> None:
         model.config.things = self.things
-        if self.fixed and self.things is None:  # transformers cuts an image into windows, as the authors do it
-            self.processor.size = {"shortest_edge": self.side, "longest_edge": None}
-            self.processor.do_pad, self.processor.do_split_image = False, True
+        if self.fixed:  # its processor cannot stretch: without padding it cuts windows, as the authors do it
+            self.processor.size = {"shortest_edge": self.side, "longest_edge": self.side if self.padded else None}
+            self.processor.do_pad, self.processor.do_split_image = self.padded, not self.padded
+            self.processor.do_resize, self.processor.resample = True, Image.Resampling.BILINEAR
+        else:
+            vision.set_resizing(self.processor, self.side, self.resize)
         queries.save(model, self.processor, folder)
 
 

@@ -34,10 +34,14 @@ class Transformers(Dense):
         self, config: Any, processor: Any, loss: str, weights: Mapping[str, float] | None, image_size: int | None
     ) -> None:
         labels = [str(config.id2label[index]) for index in range(config.num_labels)]
-        super().__init__(labels, loss, weights, image_size or _side(config, processor))
+        one_size = config.model_type == "data2vec-vision"  # its code takes the size of its configuration only
+        side = _side(config, None if one_size else processor)
+        if one_size and image_size not in (None, side):
+            raise ModelError(f"options.image_size: got {image_size}: this model takes images of {side} x {side} only")
+        super().__init__(labels, loss, weights, image_size or side)
         self.config, self.processor = config, processor
         self.stride = _stride(config)
-        self.fixed = config.model_type == "dpt"  # transformers' code takes squares only
+        self.fixed = one_size or config.model_type == "dpt"  # transformers' code takes squares only
         self.more = ANY_SIZE if config.model_type in ("beit", "data2vec-vision") else {}
         self.scale = float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 1.0
         if getattr(processor, "do_normalize", False):
@@ -60,6 +64,8 @@ class Transformers(Dense):
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
+        # transformers' pipeline lets these models take squares only
+        vision.set_resizing(self.processor, self.side, "square" if self.fixed or self.more else self.resize)
         self.processor.save_pretrained(folder)
 
 
@@ -120,7 +126,10 @@ def _head(model: Any) -> nn.Module:
 
 
 def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
-    """Give a loaded model the classes `labels`: rows of those that it knows by name are kept."""
+    """Give a loaded model the classes `labels`: rows of those that it knows by name are kept.
+
+    The names of a model without this head are those of other outputs: a classifier's are of images.
+    """
     from transformers import AutoModelForSemanticSegmentation
 
     def make(count: int) -> nn.Module:
@@ -129,13 +138,14 @@ def _take(model: Any, config: Any, known: list[str], labels: list[str]) -> None:
         made: nn.Module = AutoModelForSemanticSegmentation.from_config(other)
         return made
 
-    pairs = segmentation_dense.rows(known, labels)
-    if known != labels:
-        names = segmentation_dense.of_classes(make, len(known))
+    names = segmentation_dense.of_classes(make, len(known))
+    headless = names <= model.unread
+    pairs = [] if headless else segmentation_dense.rows(known, labels)
+    if headless or known != labels:
         segmentation_dense.choose(model, names, len(known), len(labels), pairs)
     pretrained.name_classes(model.config, labels)
     model.num_labels = len(labels)
-    model.about_head = segmentation_dense.about(known, labels, pairs)
+    model.about_head = pretrained.NO_HEAD if headless else segmentation_dense.about(known, labels, pairs)
 
 
 def _checked(config: Any, folder: Path | None) -> Any:

@@ -15,6 +15,8 @@ from pipelines.utils import shares
 if TYPE_CHECKING:
     from torch import nn
 
+LONGEST = 2**16  # pixels: no limit
+
 
 def check_classifies(folder: Path | None, config: Any) -> None:
     """Raise ModelError if the configuration is not of an image classification model with RGB input."""
@@ -253,3 +255,21 @@ def scaled(processor: Any, image: Any) -> Any:
         return processor(image, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"][0]
     pixels = f.to_dtype(f.pil_to_tensor(image), torch.float32, scale=True)
     return f.normalize(pixels, list(processor.data_config["mean"]), list(processor.data_config["std"]))
+
+
+def set_resizing(processor: Any, side: int, resize: str) -> None:
+    """Let an image processor of transformers resize as the images of the training were.
+
+    `square` stretches, `shorter` makes the shorter side that long, `none` keeps the pixels.
+    """
+    from PIL import Image
+
+    of_side: dict[str, int] = {"height": side, "width": side}
+    if resize == "shorter":
+        of_side = {"shortest_edge": side}
+        if hasattr(processor, "pad_size"):  # those of Mask2Former and MaskFormer need both
+            of_side["longest_edge"] = LONGEST
+    processor.size, processor.do_resize = of_side, resize != "none"
+    processor.resample = Image.Resampling.BILINEAR
+    if hasattr(processor, "keep_aspect_ratio"):
+        processor.keep_aspect_ratio = False

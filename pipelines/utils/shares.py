@@ -77,6 +77,12 @@ def put(parameter: Any, source: Stored) -> None:
     parameter.stored = source
 
 
+def values(tensor: "Tensor") -> "Tensor":
+    """The values of a tensor, or those that a placeholder stands for."""
+    source = stored(tensor)
+    return tensor.detach() if source is None else source.rows().to(tensor.dtype)
+
+
 def any_in(module: "nn.Module") -> bool:
     """Whether a module has placeholders."""
     return any(stored(parameter) is not None for parameter in module.parameters())

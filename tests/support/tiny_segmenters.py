@@ -124,6 +124,53 @@ def tiny_folder(kind: str, folder: Path, labels: list[str] | None = None) -> Pat
     return folder
 
 
+def classifier_folder(kind: str, folder: Path, labels: list[str]) -> Path:
+    """A folder with a classifier of images on the same encoder."""
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    fields = {key: value for key, value in KINDS[kind].items() if key != "model_type"}
+    named = dict(enumerate(labels))
+    config = AutoConfig.for_model(
+        KINDS[kind]["model_type"], **fields, id2label=named, label2id={label: index for index, label in named.items()}
+    )
+    torch.manual_seed(0)
+    AutoModelForImageClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def vary(model: Any, family: Any = None, image: Any = None) -> None:
+    """Give a fresh model other statistics, and with the `image` a map of it with several classes.
+
+    A fresh model gives all pixels the same class, which says nothing of where a class is.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+        if image is not None and hasattr(model, "class_predictor"):
+            _draw_queries(model, family, image)
+        elif image is not None:
+            logits = family.outputs(model, family.pixels(image)[None], False)[0]
+            layer = [part for part in model.modules() if getattr(part, "out_channels", None) == len(family.labels)][-1]
+            layer.weight /= logits.std()
+            layer.bias.sub_(logits.mean((0, 2, 3))).div_(logits.std())
+
+
+def _draw_queries(model: Any, family: Any, image: Any) -> None:
+    """Weights of a model with queries that give two classes a tenth of the image each, or more."""
+    for seed in range(100):
+        drawing = torch.Generator().manual_seed(seed)
+        for name, value in model.named_parameters():
+            if value.dim() > 1:
+                spread = 1.0 if "quer" in name else 1.3 * value[0].numel() ** -0.5
+                value.normal_(0, spread, generator=drawing)
+        found = family.scores(model, family.pixels(image)[None]).argmax(1)
+        if int((found.flatten().bincount() > found.numel() / 10).sum()) > 1:
+            return
+    raise AssertionError("no such weights")
+
+
 def made_up(n: int = 3, side: int = 64, classes: int = 3, ignored: float = 0.2) -> dict[str, Tensor]:
     """A batch of random pixels and label maps, some pixels of which are ignored."""
     generator = torch.Generator().manual_seed(1)

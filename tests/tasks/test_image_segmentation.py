@@ -106,6 +106,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
         built, family = models.build(Weights(None, tiny_queries.CONFIGS["eomt"], True), list(LABELS))
         model.mkdir()
         family.save(built, model)
+    elif recipe.model.id == "nvidia/mit-b0":  # a classifier of images
+        model = tiny_segmenters.classifier_folder("segformer", folder / "model", ["tench", *LABELS])
     else:
         model = tiny_segmenters.tiny_folder(kind, folder / "model", list(LABELS))
     hub.add_model(str(recipe.model.id), model)

@@ -11,7 +11,7 @@ from pipelines.config.recipe import DataSection, task_class
 from pipelines.data.loading import load_splits
 from pipelines.errors import ModelError
 from pipelines.inference.loading import load
-from pipelines.models import pretrained
+from pipelines.models import pretrained, text
 from pipelines.models.source import Weights
 from tests.support import tiny, tiny_audio, tiny_text
 from tests.support.command import RECIPE, graft
@@ -203,3 +203,14 @@ def test_weights_of_half_precision_train_in_float32(random: bool, tmp_path: Path
         AutoModelForImageClassification, tmp_path / "half", config, lambda model: model.classifier, random=random
     )
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_head_that_the_files_lack_is_not_called_kept(tmp_path: Path) -> None:
+    """A base model has the default classes LABEL_0 and LABEL_1, but no head with them."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tiny_text.bert(tmp_path, "BertModel")
+    model: Any = text.text_model(
+        AutoModelForSequenceClassification, folder, pretrained.read_config(folder, None), labels=["0", "1"]
+    )
+    assert model.about_head == "new, because the weights are those of a model without this head"

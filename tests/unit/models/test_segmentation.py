@@ -11,7 +11,8 @@ from PIL import Image
 from pipelines.errors import ModelError
 from pipelines.models import layers, segmentation
 from pipelines.models.source import Weights
-from tests.support.tiny_segmenters import KINDS, LABELS, LRASPP, UNET, made_up, parts, tiny
+from tests.support import tiny_queries
+from tests.support.tiny_segmenters import KINDS, LABELS, LRASPP, UNET, classifier_folder, made_up, parts, tiny, vary
 
 
 def step(model: Any, family: Any, batches: list[dict[str, torch.Tensor]]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -43,6 +44,23 @@ def test_micro_batches_add_up(kind: str, loss: str) -> None:
         assert others.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["segformer", "beit", "data2vec", "mobilevit", "mobilevitv2", "deeplab"])
+@pytest.mark.parametrize("known", [["sky", "road", "tree"], ["tench", "tree", "sky", "road"]])
+def test_a_classifier_of_images_gives_its_encoder(kind: str, known: list[str], tmp_path: Path) -> None:
+    """Its classes are those of another head: none of their rows is there."""
+    from transformers import AutoModelForImageClassification
+
+    folder = classifier_folder(kind, tmp_path, known)
+    model, family = segmentation.build(Weights(folder), LABELS)
+    assert model.about_head == "new, because the weights are those of a model without this head"
+    assert family.scores(model.eval(), made_up(1)["pixel_values"]).shape == (1, 3, 64, 64)
+    theirs = AutoModelForImageClassification.from_pretrained(folder).base_model.state_dict()
+    own = getattr(model, model.base_model_prefix).state_dict()
+    shared = [name for name in theirs if name in own]
+    assert len(shared) > 20
+    assert all(torch.equal(own[name], theirs[name]) for name in shared)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -269,3 +287,41 @@ def test_ids() -> None:
     assert resolve(ModelSection(id="smp/fpn")).config == {"model_type": "smp", "architecture": "fpn"}
     found = resolve(ModelSection(id="torchvision/fcn_resnet50"))
     assert found.config == {"model_type": "torchvision", "architecture": "fcn_resnet50"}
+
+
+def test_data2vec_takes_one_size(tmp_path: Path) -> None:
+    _, family = tiny("data2vec")
+    assert (family.fixed, family.side) == (True, 64)
+    with pytest.raises(ModelError, match=r"options\.image_size: got 96: this model takes images of 64 x 64 only"):
+        tiny("data2vec", image_size=96)
+
+
+# ---- what transformers makes of a saved folder ----
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("resize", ["square", "shorter", "none"])
+@pytest.mark.parametrize("kind", ["segformer", "upernet", "mobilenet_v2", "beit", "mask2former"])
+def test_the_library_s_pipeline_gives_the_map_of_graft(kind: str, resize: str, tmp_path: Path) -> None:
+    """For sizes that need no padding, which transformers does not know; it stretches for BEiT."""
+    from transformers import pipeline
+
+    torch.manual_seed(0)
+    side, config = 64, tiny_queries.CONFIGS.get(kind) or KINDS["deeplab" if kind == "mobilenet_v2" else kind]
+    model, family = segmentation.build(Weights(None, dict(config), True), LABELS, image_size=side, resize=resize)
+    noise = np.random.default_rng(0).integers(0, 255, (4, 6, 3), np.uint8)
+    image = Image.fromarray(noise).resize((192, 128), Image.Resampling.BICUBIC)
+    size = {"square": (64, 64), "shorter": (96, 64), "none": (192, 128)}["square" if kind == "beit" else resize]
+    shown = image.resize(size, Image.Resampling.BILINEAR)
+    vary(model.eval(), family, shown)
+    family.save(model, tmp_path)
+    again, other = segmentation.load(tmp_path, resize=resize)
+    assert (other.side, other.resize) == (side, resize)
+    scores = torch.nn.functional.interpolate(
+        other.scores(again, other.pixels(shown)[None]), (128, 192), mode="bilinear"
+    )
+    own = scores.argmax(1)[0].numpy()
+    assert sum(share > 0.05 for share in np.bincount(own.ravel()) / own.size) > 1
+    found = pipeline("image-segmentation", str(tmp_path))(image, subtask="semantic")
+    equal = sum(((own == LABELS.index(one["label"])) & (np.asarray(one["mask"]) > 0)).sum() for one in found)
+    assert equal / own.size > 0.97

@@ -5,15 +5,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.data.image.label_maps import IGNORE
 from pipelines.errors import ModelError
 from pipelines.models import mask_classification, segmentation_queries
 from pipelines.models.source import Weights
-from tests.support import tiny_detectors, tiny_queries
+from tests.support import tiny_detectors, tiny_queries, tiny_segmenters
 
 LABELS = ["sky", "road", "person"]
 KINDS = list(tiny_queries.CONFIGS)
+
+
+# transformers enlarges the probabilities of MaskFormer's coarse masks, its authors and Graft enlarge the masks
+AGREE = {"maskformer": 0.75}
+
+
+def wide_image():
+    (example,) = tiny_detectors.examples((1,))
+    return example["image"].resize((128, 64))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +34,7 @@ def folders(tmp_path_factory):
         model, family = segmentation_queries.build(
             Weights(None, tiny_queries.CONFIGS[kind], True), LABELS, image_size=64
         )
+        tiny_segmenters.vary(model.eval(), family, wide_image().resize((64, 64), Image.Resampling.BILINEAR))
         (base / kind).mkdir()
         family.things = ["person"]
         family.save(model, base / kind)
@@ -48,18 +59,25 @@ def outputs_of(kind, folder, pixels):
         return AutoImageProcessor.from_pretrained(folder), plain(pixel_values=pixels)
 
 
+def several_classes(found):
+    """Check that a map says where its classes are: two of them have a real part of it."""
+    assert sum(share > 0.05 for share in np.bincount(np.asarray(found).ravel()) / np.asarray(found).size) > 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_give_the_library_s_map(kind, folders):
     model, family = segmentation_queries.load(folders[kind])
-    pixels = batch_of(family)["pixel_values"]
+    image = wide_image().resize((64, 64), Image.Resampling.BILINEAR)
+    pixels = torch.stack([family.pixels(one) for one in (image, image.transpose(Image.Transpose.ROTATE_90))])
     scores = family.scores(model, pixels)
     assert scores.shape == (2, 3, 64, 64)
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.sum(1), torch.ones(2, 64, 64))
     processor, outputs = outputs_of(kind, folders[kind], pixels)
     theirs = processor.post_process_semantic_segmentation(outputs, target_sizes=[(64, 64)] * 2)
+    several_classes(scores.argmax(1))
     for own, other in zip(scores.argmax(1), theirs, strict=True):
-        assert float((own == other).float().mean()) > 0.98  # Mask2Former's go through 384 x 384 pixels
+        assert float((own == other).float().mean()) > AGREE.get(kind, 0.98)  # Mask2Former's go through 384 x 384 pixels
 
 
 def test_panoptic_segments_are_those_of_eomt_s_processor(folders, monkeypatch):
@@ -179,16 +197,16 @@ def test_the_library_s_pipeline_reads_what_is_saved(kind, folders, tmp_path):
     family.save(model, tmp_path / "saved")
     again, same = segmentation_queries.load(tmp_path / "saved")
     assert (same.things, same.side) == (None, 64)
-    (example,) = tiny_detectors.examples((1,))
-    image = example["image"].resize((128, 64))
+    image = wide_image()
     found = pipeline("image-segmentation", str(tmp_path / "saved"))(image, subtask="semantic")
     theirs = {one["label"]: np.asarray(one["mask"]) > 0 for one in found}
     if family.fixed:
         parts = [family.pixels(image.crop((left, 0, left + 64, 64))) for left in (0, 64)]
         scores = torch.cat(list(family.scores(again, torch.stack(parts))), 2)
     else:
-        scores = family.scores(again, family.pixels(image.resize((64, 64)))[None])
+        scores = family.scores(again, family.pixels(image.resize((64, 64), Image.Resampling.BILINEAR))[None])
         scores = torch.nn.functional.interpolate(scores, (64, 128), mode="bilinear")[0]
     own = scores.argmax(0).numpy()
+    several_classes(own)
     equal = sum(((own == LABELS.index(label)) & mask).sum() for label, mask in theirs.items())
-    assert equal / own.size > 0.95
+    assert equal / own.size > AGREE.get(kind, 0.95)

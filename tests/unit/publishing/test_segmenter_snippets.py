@@ -41,19 +41,6 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def vary(model: Any) -> None:
-    """Give a fresh model other statistics, and queries that differ."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-        if hasattr(model, "class_predictor"):
-            for name, value in model.named_parameters():
-                if value.dim() > 1 and ("quer" in name or "mask_embedder" in name):
-                    value.normal_(0, 0.3)
-
-
 def snippet(folder: Path, options: Options) -> str:
     """The code of the card for a model folder, which it uses as its repository."""
     environment = template_environment()
@@ -90,7 +77,8 @@ def test_it_gives_the_map_that_graft_gives(
     photo.save(tmp_path / "examples/0.png")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    vary(model.eval())
+    side = family.side if kind in SQUARE else 64
+    tiny_segmenters.vary(model.eval(), family, photo.resize((side, side)))
     family.save(model, tmp_path)
     names: dict[str, Any] = {}
     exec(compile(snippet(tmp_path, chosen), "snippet", "exec"), names)
@@ -114,3 +102,33 @@ def test_it_gives_the_map_that_graft_gives(
         assert {label: float(share) for label, share in printed.items()} == {
             one["label"]: pytest.approx(one["share"], abs=1e-4) for one in answer
         }
+
+
+@pytest.mark.parametrize("kind", ["eomt", "eomt_dinov3"])
+def test_a_panoptic_eomt_sees_a_padded_photo(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of the card, the processor that is saved, and the family see the same pixels."""
+    from transformers import AutoImageProcessor
+
+    model, family = segmentation.build(Weights(None, dict(tiny_queries.CONFIGS[kind]), True), LABELS, image_size=64)
+    assert not family.padded
+    family.things = ["dog"]
+    assert family.padded
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (6, 9, 3), np.uint8)).resize((150, 100))
+    (tmp_path / "examples").mkdir()
+    photo.save(tmp_path / "examples/0.png")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repo, name: str(tmp_path / name))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    tiny_segmenters.vary(model.eval(), family, photo.resize((64, 64)))
+    family.save(model, tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(snippet(tmp_path, Options()), "snippet", "exec"), names)
+    square = Image.new("RGB", (64, 64))
+    square.paste(photo.resize((64, 43), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    own = family.pixels(square)
+    torch.testing.assert_close(names["pixels"][0], own)
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(images=photo, return_tensors="pt").pixel_values[0]
+    assert theirs.shape == own.shape
+    assert float((theirs - own).abs().mean()) < 0.02
+    assert torch.equal(theirs[:, 43:], own[:, 43:])
+    assert names["scores"].shape == (1, len(LABELS), 43, 64)
+    torch.testing.assert_close(names["scores"], family.scores(model, own[None])[..., :43, :])
