@@ -3,7 +3,7 @@
 Logits are enlarged to the size of the map one image at a time, and the gradient is computed with the loss. So no tensor
 holds the classes of all pixels of a batch: with 150 classes, 512 x 512 pixels and 8 images, each one would take 1.3 GB.
 On a CPU, cross entropy and focal loss take some rows of the image at a time, which stay in the processor's cache. For
-150 classes at a quarter of 512 x 512 pixels, an image takes about 0.19 s on one core; torch's own functions take 0.49 s.
+150 classes at a quarter of 512 x 512 pixels, an image takes 0.19 s on one core; torch's own functions take 0.49 s.
 
 - Cross entropy: the mean over the pixels of the step, weighted with the weights of their classes.
 - Focal (Lin et al. 2017), with gamma 2: -(1 - p)^2 log p, the mean over the same pixels.

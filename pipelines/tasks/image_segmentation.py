@@ -109,8 +109,9 @@ class ImageSegmentation(Task):
         weights = {}
         if self.options.class_weights == "balanced":
             weights = maps.balanced(splits.train, self.labels, splits.name)
+        options = self.options
         model, self.family = segmentation.build(
-            source, self.labels, self.options.loss, weights, self.options.image_size
+            source, self.labels, options.loss, weights, options.image_size, options.resize
         )
         if hasattr(self.family, "panoptic"):
             self.family.things = maps.things_in(splits.train)
@@ -156,9 +157,9 @@ class ImageSegmentation(Task):
         side = self.options.image_size or self.family.side
         if self.options.resize == "none":
             return width, height
-        if self.options.resize == "square" and not getattr(self.family, "padded", False):
+        if self.options.resize == "square" and not self.family.padded:
             return side, side
-        factor = side / (max(width, height) if getattr(self.family, "padded", False) else min(width, height))
+        factor = side / (max(width, height) if self.family.padded else min(width, height))
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     @property
@@ -193,7 +194,9 @@ class ImageSegmentation(Task):
         base = self._input_size(*example["image"].size)
         scale = tuple(options.scale or ((0.5, 2.0) if options.augment == "photo" else (1.0, 1.0)))
         if options.crop is not None or scale != (1.0, 1.0):
-            changed = map_augment.random_part(example, base, options.crop or min(base), scale, rng)
+            changed = map_augment.random_part(
+                example, base, options.crop or (self.family.side if self.family.fixed else min(base)), scale, rng
+            )
         else:
             changed = map_augment.resized(example, base)
         if options.augment == "micrograph":
@@ -374,7 +377,7 @@ class ImageSegmentation(Task):
     def load(self, folder: Path) -> "nn.Module":
         from pipelines.models import segmentation
 
-        model, self.family = segmentation.load(folder, self.options.loss)
+        model, self.family = segmentation.load(folder, self.options.loss, resize=self.options.resize)
         self.labels = list(self.family.labels)
         return model
 
