@@ -100,7 +100,7 @@ REFUSED: dict[str, Case] = {
     "values that a list does not name": (
         folders,
         on_all(lambda values: layouts.grey(values + 7)),
-        ("a file names 3 classes, so the masks are to have the values 0 to 2, and they have 7, 8, 9", "mask_classes"),
+        ("classes.txt names 3 classes, so the masks are to have the values 0 to 2, and they have 7, 8", "mask_classes"),
     ),
     "a value without a class": (
         folders,
