@@ -258,8 +258,9 @@ class ImageSegmentation(Task):
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         batch = self._whole(batch)
-        pixels = batch["pixel_values"].to(next(model.parameters()).device)
-        loss: Tensor = self.family.loss(model, {**batch, "pixel_values": pixels}, counts, step)
+        if "images" in batch:
+            batch = {**batch, "pixel_values": batch["pixel_values"].to(next(model.parameters()).device)}
+        loss: Tensor = self.family.loss(model, batch, counts, step)
         return loss
 
     def _whole(self, batch: Batch) -> Batch:
@@ -267,7 +268,7 @@ class ImageSegmentation(Task):
 
         With `options.crop`, only the middle of such an image is taken, because the complete one may not fit the memory.
         """
-        if "pixel_values" in batch:
+        if "images" not in batch or "pixel_values" in batch:
             return batch
         from pipelines.data.image import map_augment
 
@@ -291,7 +292,9 @@ class ImageSegmentation(Task):
 
         if "images" in batch:
             return [self._one(model, image) for image in batch["images"]]
-        pixels, inner, sizes = batch["pixel_values"], batch["inner"], batch["size"]
+        pixels = batch["pixel_values"]
+        # cached features come with lists in the place of tuples
+        inner, sizes = ([(high, wide) for high, wide in batch[name]] for name in ("inner", "size"))
         if self.family.fixed:  # all are padded to one size
             return tiles.segment_equal(model, self.family, pixels, inner, sizes)
         found: list[Any] = [None] * len(inner)

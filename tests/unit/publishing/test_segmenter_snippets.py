@@ -58,8 +58,16 @@ def snippet(folder: Path, options: Options) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the snippet closes no file
+CASES = [(kind, options) for kind in MODELS for options in OPTIONS[: 1 if kind in SQUARE else 3]]
+SHORT = {("unet", 0), ("unet", 1), ("unet", 2), ("segformer", 1), ("torchvision", 0), ("mask2former", 1), ("eomt", 0)}
+
+
 @pytest.mark.parametrize(
-    ("kind", "options"), [(kind, options) for kind in MODELS for options in OPTIONS[: 1 if kind in SQUARE else 3]]
+    ("kind", "options"),
+    [
+        pytest.param(*case, marks=[] if (case[0], OPTIONS.index(case[1])) in SHORT else pytest.mark.integration)
+        for case in CASES
+    ],
 )
 def test_it_gives_the_map_that_graft_gives(
     kind: str,
