@@ -57,11 +57,11 @@ def snippet(folder: Path, options: Options) -> str:
     return str(code)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the snippet closes no file
 CASES = [(kind, options) for kind in MODELS for options in OPTIONS[: 1 if kind in SQUARE else 3]]
 SHORT = {("unet", 0), ("unet", 1), ("unet", 2), ("segformer", 1), ("torchvision", 0), ("mask2former", 1), ("eomt", 0)}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the snippet closes no file
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
