@@ -338,6 +338,8 @@ def origin(results: dict[str, Any] | None) -> str:
     data = results["data"].get("name")
     if results["model"].get("random_weights"):
         return f"Trained from scratch on {data}" if data else ""
+    if encoder := results["model"].get("encoder"):
+        return f"Trained on {data}, with the encoder of {encoder}" if data else f"With the encoder of {encoder}"
     base = results["model"].get("base_model") or results["model"].get("name") or results["model"].get("id")
     return " ".join(
         filter(

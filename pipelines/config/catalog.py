@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from pipelines.config import encoders
 from pipelines.config.validation_errors import suggest
 from pipelines.config.yaml_io import parse
 from pipelines.errors import RecipeError
@@ -183,7 +184,10 @@ def _entry(name: str, path: Path) -> dict[str, str]:
     model, data = raw["model"], raw["data"]
     asked = {"model": "id" in model and not model["id"].startswith("runs/")}
     asked["data"] = " --data " not in command and data.get("format") != "digits"  # the digits come with scikit-learn
+    encoder = encoders.place(model.get("config"))
+    asked["model"] |= encoder is not None
     where = model["id"] if "id" in model else f"{model['config']['model_type']} from random weights"
+    where = f"{model['config']['architecture']} on {encoder}" if encoder else where
     where += " (random weights)" if model.get("weights") == "random" else ""
     return {
         "name": name,

@@ -1,8 +1,10 @@
 """What the families share whose models give a score for every pixel and class: their input, their loss, and how a model
 for other classes keeps the rows that it knows."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,38 @@ def choose(model: nn.Module, names: set[str], known: int, count: int, pairs: Seq
         for size in ("out_channels", "out_features"):
             if getattr(layer, size, None) == known:
                 setattr(layer, size, count)
+
+
+def take(model: Any, make: Callable[[int], nn.Module], known: Sequence[str], labels: Sequence[str]) -> None:
+    """Give a model with the classes `known` the classes `labels`; `make(n)` gives the network for n classes."""
+    pairs = rows(known, labels)
+    if list(known) != list(labels):
+        choose(model, of_classes(make, len(known)), len(known), len(labels), pairs)
+    model.about_head = about(known, labels, pairs)
+
+
+# ---- networks that are not of transformers ----
+
+
+def laid_out(model: Any) -> Any:
+    """In channels-last memory, where convolutions are faster; FSDP does not accept it."""
+    return model if shares.asked() else model.to(memory_format=torch.channels_last)
+
+
+def check_side(side: Any) -> None:
+    """Raise ModelError if the image_size of a configuration is no size."""
+    if type(side) is not int or not 32 <= side <= 4096:
+        raise ModelError(f"image_size: got {short(repr(side))}, must be a number without decimals from 32 to 4096")
+
+
+def save(model: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
+    """Write config.json and model.safetensors."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: Any) -> None:

@@ -13,13 +13,11 @@ timm model states; ImageNet's if nothing states them.
 """
 
 import inspect
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pipelines.config.validation_errors import suggest
@@ -28,7 +26,6 @@ from pipelines.models import batch_norm, folders, segmentation_dense, timm_weigh
 from pipelines.models import layers as model_layers
 from pipelines.models.pretrained import first_line
 from pipelines.models.segmentation_dense import Dense
-from pipelines.utils import shares
 from pipelines.utils.formatting import short
 
 ARCHITECTURES = {  # our names, as in an id, and those of the library
@@ -78,14 +75,8 @@ class SMP(Dense):
         return [*model_layers.blocks(network.encoder), nn.ModuleList([network.decoder, network.segmentation_head])]
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
         named = {str(index): label for index, label in enumerate(self.labels)}
-        config = {**self.config, "_model_type": "smp", "_id2label": named}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        segmentation_dense.save(model, {**self.config, "_model_type": "smp", "_id2label": named}, folder)
 
 
 def build(
@@ -106,12 +97,8 @@ def build(
     if source.folder is not None and not source.random:
         model = _network(config, len(known))
         segmentation_dense.fill(model, tensors, source.folder)
-        pairs = segmentation_dense.rows(known, labels)
-        if known != labels:
-            names = segmentation_dense.of_classes(lambda count: _network(config, count), len(known))
-            segmentation_dense.choose(model, names, len(known), len(labels), pairs)
+        segmentation_dense.take(model, lambda count: _network(config, count), known, labels)
         batch_norm.keep_folded(model)
-        model.about_head = segmentation_dense.about(known, labels, pairs)
     else:
         model = _network(config, len(labels))
         if place is not None:
@@ -119,7 +106,7 @@ def build(
             read = timm_weights.read_into(inner, place, "encoder_weights")
             config |= {f"_{key}": [float(one) for one in read[key]] for key in ("mean", "std") if read.get(key)}
             batch_norm.keep_folded(model)
-    return _laid_out(model), SMP(config, labels, loss, weights, int(model.encoder.output_stride))
+    return segmentation_dense.laid_out(model), SMP(config, labels, loss, weights, int(model.encoder.output_stride))
 
 
 def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[nn.Module, SMP]:
@@ -130,7 +117,9 @@ def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[
     config = _checked(config)
     model = _network(config, len(labels))
     segmentation_dense.fill(model, tensors, folder)
-    return _laid_out(model).eval(), SMP(config, labels, loss, weights, int(model.encoder.output_stride))
+    return segmentation_dense.laid_out(model).eval(), SMP(
+        config, labels, loss, weights, int(model.encoder.output_stride)
+    )
 
 
 def _library() -> Any:
@@ -155,11 +144,6 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
         raise ModelError(f"{name} cannot be built: {first_line(error)}") from error
 
 
-def _laid_out(model: Any) -> Any:
-    """In channels-last memory, where convolutions are faster; FSDP does not accept it."""
-    return model if shares.asked() else model.to(memory_format=torch.channels_last)
-
-
 def _classes(config: Mapping[str, Any]) -> list[str]:
     """The classes of a folder; 0, 1, ... if it does not name them. Raises ModelError."""
     named = folders.named_classes({"id2label": config.get("_id2label")})
@@ -179,8 +163,7 @@ def _own(given: Mapping[str, Any]) -> dict[str, Any]:
         allowed = ", ".join(ARCHITECTURES)
         raise ModelError(f"architecture: got {short(repr(kind), 60)}{near}; segmentation-models-pytorch has {allowed}")
     side = given.get("image_size", SIDE)
-    if type(side) is not int or not 32 <= side <= 4096:
-        raise ModelError(f"image_size: got {short(repr(side))}, must be a number without decimals from 32 to 4096")
+    segmentation_dense.check_side(side)
     more = {key: value for key, value in given.items() if key not in OWN}
     config = {"_model_class": ARCHITECTURES[kind], "encoder_name": _encoder(encoder), "_image_size": side, **more}
     if given.get("encoder_weights") is not None:

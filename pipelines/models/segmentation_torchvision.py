@@ -15,12 +15,10 @@ In training mode the batch norm of DeepLabV3's image pooling compares images onl
 trainer never gives fewer to a model with a live batch norm.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import segmentation as models
 
@@ -29,7 +27,6 @@ from pipelines.errors import ModelError
 from pipelines.models import batch_norm, folders, segmentation_dense, timm_weights
 from pipelines.models import layers as model_layers
 from pipelines.models.segmentation_dense import Dense
-from pipelines.utils import shares
 from pipelines.utils.formatting import short
 
 ARCHITECTURES = (
@@ -64,14 +61,8 @@ class Torchvision(Dense):
         return [*model_layers.blocks(network.backbone), nn.ModuleList(heads)]
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
         named = {str(index): label for index, label in enumerate(self.labels)}
-        config = {**self.config, "model_type": "torchvision", "id2label": named}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        segmentation_dense.save(model, {**self.config, "model_type": "torchvision", "id2label": named}, folder)
 
 
 class _DeepLab(nn.Module):
@@ -117,18 +108,14 @@ def build(
         config.setdefault("auxiliary", any(name.startswith("aux_classifier.") for name in tensors))
         model = _network(config, len(known))
         segmentation_dense.fill(model, tensors, source.folder)
-        pairs = segmentation_dense.rows(known, labels)
-        if known != labels:
-            names = segmentation_dense.of_classes(lambda count: _network(config, count), len(known))
-            segmentation_dense.choose(model, names, len(known), len(labels), pairs)
+        segmentation_dense.take(model, lambda count: _network(config, count), known, labels)
         batch_norm.keep_folded(model)
-        model.about_head = segmentation_dense.about(known, labels, pairs)
     else:
         model = _network(config, len(labels))
         if place is not None and source.folder is None:
             timm_weights.read_into(model.backbone, str(place), "backbone_weights")
             batch_norm.keep_folded(model)
-    return _laid_out(model), Torchvision(config, labels, loss, weights)
+    return segmentation_dense.laid_out(model), Torchvision(config, labels, loss, weights)
 
 
 def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[nn.Module, Torchvision]:
@@ -139,7 +126,7 @@ def load(folder: Path, loss: str, weights: Mapping[str, float] | None) -> tuple[
     config.setdefault("auxiliary", any(name.startswith("aux_classifier.") for name in tensors))
     model = _network(config, len(labels))
     segmentation_dense.fill(model, tensors, folder)
-    return _laid_out(model).eval(), Torchvision(config, labels, loss, weights)
+    return segmentation_dense.laid_out(model).eval(), Torchvision(config, labels, loss, weights)
 
 
 def _network(config: Mapping[str, Any], classes: int) -> Any:
@@ -148,11 +135,6 @@ def _network(config: Mapping[str, Any], classes: int) -> Any:
     model: Any = getattr(models, kind)(weights=None, weights_backbone=None, num_classes=classes, **options)
     model.__class__ = _LRASPP if kind.startswith("lraspp") else _DeepLab
     return model
-
-
-def _laid_out(model: Any) -> Any:
-    """In channels-last memory, where convolutions are faster; FSDP does not accept it."""
-    return model if shares.asked() else model.to(memory_format=torch.channels_last)
 
 
 def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
@@ -171,8 +153,7 @@ def _checked(given: Mapping[str, Any], own: bool) -> dict[str, Any]:
         near = suggest(kind, ARCHITECTURES) if isinstance(kind, str) else ""
         raise ModelError(f"architecture: got {short(repr(kind), 60)}{near}; torchvision has {', '.join(ARCHITECTURES)}")
     side = config.get("image_size", SIDE)
-    if type(side) is not int or not 32 <= side <= 4096:
-        raise ModelError(f"image_size: got {short(repr(side))}, must be a number without decimals from 32 to 4096")
+    segmentation_dense.check_side(side)
     if type(config.get("auxiliary", True)) is not bool:
         raise ModelError(f"auxiliary: got {short(repr(config['auxiliary']))}, must be true or false")
     takes = {"model_type", "architecture", "image_size", "id2label"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.config import encoders
 from pipelines.config.recipe import ModelSection
 from pipelines.errors import ModelError
 from pipelines.hub import places
@@ -35,7 +36,13 @@ class Weights:
     base_model: str | None = None  # the closest hub id in the chain of runs that led to this model
     revision: str | None = None  # resolved commit of a hub model
     license: str | None = None
+    encoder: str = ""  # of a new model whose encoder is pretrained: the hub id of these weights, or what a folder holds
     described: str = ""  # what a local folder holds, by its configuration: its own name may be just `model`
+
+    @property
+    def scratch(self) -> bool:
+        """Whether all weights are random."""
+        return self.random and not self.encoder
 
     @property
     def title(self) -> str:
@@ -49,6 +56,8 @@ def resolve(section: ModelSection) -> Weights:
     Raises ModelError or HubError.
     """
     if section.config is not None:
+        if (place := encoders.place(section.config)) is not None:
+            return _on_an_encoder(section.config, place)
         return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
     assert section.id is not None
     random = section.weights == "random"
@@ -86,7 +95,29 @@ def resolve(section: ModelSection) -> Weights:
         base if isinstance(base, str) else None,
         None,
         front.get("license"),
-        "" if run else f"{_held(folder)} (local folder)",
+        described="" if run else f"{_held(folder)} (local folder)",
+    )
+
+
+def _on_an_encoder(config: dict[str, Any], place: str) -> Weights:
+    """A new model whose encoder has the weights of a timm folder or hub id."""
+    folder = local_model(place)
+    if folder is not None:
+        front = front_matter(folder)
+        base, encoder = front.get("base_model"), f"{_held(folder)} (local folder)"
+    else:
+        from pipelines.hub.download import download
+
+        front = front_matter(download(place, None))
+        base = encoder = place
+    return Weights(
+        None,
+        config,
+        True,
+        f"new {short(str(config.get('architecture')), 60)} on {encoder}",
+        base if isinstance(base, str) else None,
+        license=front.get("license"),
+        encoder=encoder,
     )
 
 

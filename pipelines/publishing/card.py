@@ -76,6 +76,8 @@ def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
     local = [results["data"]["name"]] if results["data"]["hub_id"] is None else []
     if results["model"]["id"] != results["model"]["base_model"] and public["model"]["id"] is not None:
         local.append(results["model"]["id"])
+    if (encoder := results["model"].get("encoder")) and encoder != results["model"]["base_model"]:
+        local.append(f"the encoder's weights, {encoder}")
     note = f"# {' and '.join(local)}: not on the hub; put a path of your own there to train again.\n" if local else ""
     return note + dump(public)
 

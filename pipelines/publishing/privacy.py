@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pipelines.config import encoders
 from pipelines.config.recipe import HUB_METRIC
 from pipelines.config.yaml_io import parse, read_file
 from pipelines.data import trained_rows
@@ -335,6 +336,10 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
     public["data"]["id"] = results["data"]["name"]
     if public["model"]["id"] is not None:
         public["model"]["id"] = results["model"]["id"]
+    config = public["model"].get("config")
+    place = encoders.place(config)
+    if place is not None and place != results["model"].get("encoder"):  # a folder: clients/acme looks like a hub id
+        config[encoders.KEYS[config["model_type"]]] = PureWindowsPath(place).name
     if recipe.get("metrics"):  # local files of metrics are not published
         public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
         if not public["metrics"]:  # a key that Spaces of version 0.1 do not know

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.config import encoders
 from pipelines.config.catalog import (
     FIRST,
     FORMER_NAMES,
@@ -72,7 +73,10 @@ def test_the_catalogue_tells_the_same() -> None:
     for name, entry in entries.items():
         recipe = load_recipe(name)
         assert (entry["task"], entry["data"]) == (recipe.task, recipe.data.id)
-        assert entry["model"].startswith(recipe.model.id or recipe.model.config["model_type"])
+        encoder, config = encoders.place(recipe.model.config), recipe.model.config or {}
+        new = f"{config.get('architecture')} on {encoder}" if encoder else config.get("model_type")
+        assert entry["model"].startswith(recipe.model.id or new)
+        assert encoder is None or "model" in entry["hub"]
         assert Path(entry["path"]) == RECIPES[name]
     assert score("accuracy 0.9 on test (a source)") == "accuracy 0.9 on test"
     assert score("none for this model") == score("not yet") == "-"

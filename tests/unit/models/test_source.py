@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.config.recipe import ModelSection
 from pipelines.models.source import resolve
+from tests.support.hub import HubServer, hub  # noqa: F401 (a fixture)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,32 @@ def test_a_run_keeps_its_name(tmp_path: Path) -> None:
     for path in (model / "config.json", model / "results.json", model.parent / "results.json"):
         path.write_text("{}")
     assert resolve(ModelSection(id=str(model.parent))).title == "photos-lr3e-3"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "smp", "architecture": "unet", "encoder": "resnet18", "encoder_weights": "PLACE"},
+        {"model_type": "torchvision", "architecture": "fasterrcnn", "backbone_weights": "PLACE"},
+    ],
+)
+def test_a_new_model_on_a_pretrained_encoder_is_not_from_scratch(
+    config: dict[str, Any], tmp_path: Path, hub: HubServer
+) -> None:
+    """It names the hub id of the encoder's weights, or what a folder holds, but no path."""
+    made = tmp_path / "clients" / "acme"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    (made / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    hub.add_model("timm/resnet18.a1_in1k", made)
+    kind = config["architecture"]
+    for place, name, base in (
+        (str(made), f"new {kind} on resnet18 (local folder)", None),
+        ("timm/resnet18.a1_in1k", f"new {kind} on timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k"),
+    ):
+        of = {key: place if value == "PLACE" else value for key, value in config.items()}
+        found = resolve(ModelSection(config=of))
+        assert (found.name, found.title, found.base_model, found.license) == (name, name, base, "apache-2.0")
+        assert (found.random, found.scratch) == (True, False)
+    plain = resolve(ModelSection(config={key: value for key, value in config.items() if value != "PLACE"}))
+    assert (plain.name, plain.scratch, plain.base_model) == (f"{config['model_type']} from scratch", True, None)

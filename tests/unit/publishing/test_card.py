@@ -121,6 +121,33 @@ def test_random_weights_have_no_base_model(run: Path, model: dict[str, Any]) -> 
     assert load_recipe(run / "model" / "recipe.yaml").model.weights in ("pretrained", "random")
 
 
+@pytest.mark.parametrize("place", ["timm/resnet34.a1_in1k", "clients/acme", "/data/clients/acme"])
+def test_the_weights_of_an_encoder_are_named(run: Path, place: str) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    config = {"model_type": "smp", "architecture": "unet", "encoder": "resnet34", "encoder_weights": place}
+    recipe["model"] |= {"id": None, "config": config}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    hub = place.startswith("timm/")
+    encoder = place if hub else "resnet34 (local folder)"
+    about = {"id": f"new unet on {encoder}", "name": f"new unet on {encoder}", "encoder": encoder, "license": "mit"}
+    change(run, "model", **about, base_model=place if hub else None, random_weights=False, revision=None)
+    write_report(run)
+    card = write_card(run)
+    text = card.read_text()
+    assert ModelCard.load(card).data.base_model == (place if hub else None)
+    shown = f"[{place}](https://huggingface.co/{place})" if hub else encoder
+    assert f"It is a new unet on an encoder with the weights of {shown}, trained on" in text
+    assert f"- Weights of the encoder: {shown}; licence: mit." in text
+    assert "fine-tun" not in text.split("---", 2)[2]
+    assert "random" not in text
+    published = yaml.safe_load((run / "model" / "recipe.yaml").read_text())["model"]["config"]["encoder_weights"]
+    assert published == (place if hub else "acme")
+    assert "random" not in (run / "report.html").read_text().split("<body")[1][:3000]
+    if not hub:
+        assert not any("clients" in path.read_text() for path in (card, run / "model" / "recipe.yaml"))
+        assert "not on the hub" in (run / "model" / "recipe.yaml").read_text()
+
+
 def test_only_what_was_measured_is_there(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     results["test"]["metrics"]["ece"] = float("nan")
