@@ -227,6 +227,7 @@ class ImageSegmentation(Task):
     def _tensors(self, examples: Sequence[Example]) -> Batch:
         """Images and maps at the model's size, padded on the right and below to the largest; padding is ignored."""
         import torch
+        from PIL import Image
 
         from pipelines.data.image.label_maps import IGNORE
         from pipelines.models.tiles import padded_size
@@ -236,7 +237,12 @@ class ImageSegmentation(Task):
         pixels = torch.zeros(len(examples), 3, height, width)
         label_maps = torch.full((len(examples), height, width), IGNORE, dtype=torch.int16)
         for place, (example, (high, wide)) in enumerate(zip(examples, inner, strict=True)):
-            pixels[place, :, :high, :wide] = self.family.pixels(example["image"])
+            if self.family.padded:  # with black, as its authors do it
+                canvas = Image.new("RGB", (width, height))
+                canvas.paste(example["image"])
+                pixels[place] = self.family.pixels(canvas)
+            else:
+                pixels[place, :, :high, :wide] = self.family.pixels(example["image"])
             label_maps[place, :high, :wide] = torch.from_numpy(example["map"])
         batch: Batch = {"pixel_values": pixels, "map": label_maps, "inner": inner}
         if "segments" in examples[0]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -218,3 +219,21 @@ def test_with_fsdp_images_need_one_size(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(image_segmentation, "shares", SimpleNamespace(asked=lambda: True))
     with pytest.raises(RecipeError, match=r"options\.resize: with FSDP every process"):
         run_of(tmp_path, tiny_segmenters.UNET, {"resize": "shorter"})
+
+
+def test_a_panoptic_eomt_sees_what_its_processor_gives(tmp_path: Path) -> None:
+    """The longest side has the model's size, and the rest is black."""
+    from transformers import AutoImageProcessor
+
+    task = ImageSegmentation()
+    model, task.family = models.build(Weights(None, tiny_queries.CONFIGS["eomt"], True), list(LABELS))
+    task.labels, task.family.things = list(LABELS), ["disc"]
+    task.family.save(model, tmp_path)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 100, 3), dtype=np.uint8))
+    example = {"id": "a", "row": 0, "image": photo, "map": np.zeros((50, 100), np.int16), "size": (50, 100)}
+    batch = task.collate([example])
+    expected = AutoImageProcessor.from_pretrained(tmp_path)(photo, return_tensors="pt").pixel_values
+    assert batch["pixel_values"].shape == expected.shape == (1, 3, 64, 64)
+    assert batch["inner"] == [(32, 64)]
+    assert (batch["pixel_values"] - expected).abs().max() < 0.1  # Pillow and torchvision round differently
+    assert (batch["map"][0, 32:] == -1).all()
