@@ -27,7 +27,7 @@ from tests.benchmarks import machine
 UNET = {"model_type": "smp", "architecture": "unet", "encoder": "tf_efficientnet_lite0"}
 DEEPLAB = {"model_type": "smp", "architecture": "deeplabv3plus", "encoder": "resnet34"}
 SEGFORMER = {"model_type": "segformer"}  # the defaults are those of B0
-FROZEN = {"frozen": True, "epochs": 10, "mirror": False, "side": 256, "classes": 12, "rows": 24, "batch": 4}
+FROZEN = {"frozen": True, "epochs": 10, "mirror": False, "side": 256, "classes": 12, "rows": 96, "batch": 4}
 FROZEN |= {"loops": ["plain"]}
 B0 = {"config": SEGFORMER, "side": 512}
 CASES: dict[str, dict[str, Any]] = {
