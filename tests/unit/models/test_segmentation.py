@@ -30,8 +30,12 @@ def step(model: Any, family: Any, batches: list[dict[str, torch.Tensor]]) -> tup
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+OFTEN = ("segformer", "beit", "lraspp", "unet")  # one of each library, and one of positions; the others run later
+EACH = [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.integration) for kind in KINDS]
+
+
 @pytest.mark.parametrize("loss", ["cross-entropy", "focal+dice"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_micro_batches_add_up(kind: str, loss: str) -> None:
     model, family = tiny(kind, loss=loss)
     model.eval()
@@ -63,7 +67,7 @@ def test_a_classifier_of_images_gives_its_encoder(kind: str, known: list[str], t
     assert all(torch.equal(own[name], theirs[name]) for name in shared)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_scores_and_folder(kind: str, tmp_path: Path) -> None:
     model, family = tiny(kind)
     model.eval()
@@ -94,7 +98,7 @@ def test_scores_and_folder(kind: str, tmp_path: Path) -> None:
     assert same.about_head.startswith("kept")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_ignored_pixels_alone_give_zero(kind: str) -> None:
     model, family = tiny(kind)
     batch = made_up(2)
@@ -105,7 +109,7 @@ def test_ignored_pixels_alone_give_zero(kind: str) -> None:
     assert all(bool((gradient == 0).all()) for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_layers_hold_all_parameters_and_end_in_the_head(kind: str) -> None:
     model, family = tiny(kind)
     found = family.layers(model)
@@ -300,7 +304,9 @@ def test_data2vec_takes_one_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("resize", ["square", "shorter", "none"])
+@pytest.mark.parametrize(
+    "resize", ["shorter", *(pytest.param(one, marks=pytest.mark.integration) for one in ("square", "none"))]
+)
 @pytest.mark.parametrize("kind", ["segformer", "upernet", "mobilenet_v2", "beit", "mask2former"])
 def test_the_library_s_pipeline_gives_the_map_of_graft(kind: str, resize: str, tmp_path: Path) -> None:
     """For sizes that need no padding, which transformers does not know; it stretches for BEiT."""

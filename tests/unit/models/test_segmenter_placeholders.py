@@ -13,7 +13,7 @@ from pipelines.utils import shares
 from tests.support import tiny_queries, tiny_segmenters
 from tests.support.runs import one_thread  # noqa: F401 (a fixture)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.integration]
 LABELS = ["sky", "road", "tree"]
 OTHERS = ["tree", "car", "sky", "dog"]
 KINDS = {**tiny_segmenters.KINDS, **tiny_queries.CONFIGS}
