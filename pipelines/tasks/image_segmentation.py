@@ -269,10 +269,11 @@ class ImageSegmentation(Task):
         loss: Tensor = self.family.loss(model, batch, counts, step)
         return loss
 
-    def _whole(self, batch: Batch) -> Batch:
+    def _whole(self, batch: Batch, cut: bool = True) -> Batch:
         """The batch with tensors. Images that are larger than a tile come without: they are made here, and kept.
 
-        With `options.crop`, only the middle of such an image is taken, because the complete one may not fit the memory.
+        With `options.crop`, only the middle of such an image is taken for a loss, because the complete one may not fit
+        the memory. Without `cut` it is taken as it is.
         """
         if "images" not in batch or "pixel_values" in batch:
             return batch
@@ -284,7 +285,7 @@ class ImageSegmentation(Task):
             if "true_segments" in batch:
                 example |= dict(zip(("segments", "kinds"), batch["true_segments"][place], strict=False))
             example = map_augment.resized(example, self._input_size(*image.size))
-            if self.options.crop is not None:
+            if cut and self.options.crop is not None:
                 example = map_augment.middle(example, self.options.crop)
             examples.append(example)
         batch.update(self._tensors(examples))
@@ -328,7 +329,7 @@ class ImageSegmentation(Task):
 
     def _segments(self, model: Any, batch: Batch) -> list[Any]:
         """The segments of every image of a batch at its original size, from an input without tiles."""
-        whole = self._whole(batch)
+        whole = self._whole(batch, cut=False)
         pixels = whole["pixel_values"].to(next(model.parameters()).device)
         found: list[Any] = self.family.panoptic(model, pixels, batch["size"], whole["inner"])
         return found

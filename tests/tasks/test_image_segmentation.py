@@ -237,3 +237,19 @@ def test_a_panoptic_eomt_sees_what_its_processor_gives(tmp_path: Path) -> None:
     assert batch["inner"] == [(32, 64)]
     assert (batch["pixel_values"] - expected).abs().max() < 0.1  # Pillow and torchvision round differently
     assert (batch["map"][0, 32:] == -1).all()
+
+
+def test_a_panoptic_model_answers_about_the_complete_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it was trained on parts."""
+    task = ImageSegmentation(image_segmentation.Options(image_size=64, crop=32))
+    model, task.family = models.build(Weights(None, tiny_queries.CONFIGS["mask2former"], True), list(LABELS))
+    task.labels, task.family.things = list(LABELS), ["disc"]
+    shapes = []
+    panoptic = task.family.panoptic
+    monkeypatch.setattr(
+        task.family,
+        "panoptic",
+        lambda model, pixels, *given: shapes.append(pixels.shape) or panoptic(model, pixels, *given),
+    )
+    list(task.infer(model.eval(), Image.new("RGB", (90, 70))))
+    assert shapes == [(1, 3, 64, 64)]
