@@ -212,6 +212,8 @@ def test_a_model_that_answered_can_train(tmp_path: Path) -> None:
     list(task.infer(model.eval(), Image.new("RGB", (64, 64))))
     batch = tiny_segmenters.made_up()
     task.loss(model, batch, task.counts(batch), "main", 0).backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert sum(float(p.grad.abs().sum()) for p in model.parameters() if p.grad is not None) > 0
 
 
 def test_with_fsdp_images_need_one_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
