@@ -193,9 +193,9 @@ class Examples:
         """Called before each forward pass. Only cached features need it (see training.feature_cache)."""
 
     def _example(self, epoch: int | None, index: int, progress: float = 0.0) -> Example:
-        example = self.encoded[index]
         if epoch is None or not self.augmented:
-            return example
+            return self.encoded[index]
+        example = self.encoded.raw(index)
         rng = Random(seeded(self.seed, epoch, example["id"]))
         example = self.task.augment(example, rng, progress)
         partners = []
@@ -203,7 +203,7 @@ class Examples:
             other = rng.randrange(len(self))
             partner_rng = Random(rng.getrandbits(63))
             try:
-                partners.append(self.task.augment(self.encoded[other], partner_rng, progress))
+                partners.append(self.task.augment(self.encoded.raw(other), partner_rng, progress))
             except DataError:
                 return example  # the partner cannot be read; it is counted when its own turn comes
         return self.task.mix([example, *partners], rng) if partners else example

@@ -82,6 +82,9 @@ class Encoded(Protocol):
         Raises DataError if it cannot be read: it is then skipped and counted.
         """
 
+    def raw(self, number: int, /) -> dict[str, Any]:
+        """One example for `Task.augment`, without what augmentation replaces anyway, such as the frames of a video."""
+
 
 class Encoding(Sequence[Any]):
     """Examples that all cost the same and are all usable. Subclasses override what differs."""
@@ -104,6 +107,9 @@ class Encoding(Sequence[Any]):
     @property
     def cache_key(self) -> str:
         return ""
+
+    def raw(self, number: int) -> Any:
+        return self[number]
 
 
 class EncodedTokens(Encoding):

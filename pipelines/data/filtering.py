@@ -44,6 +44,10 @@ class Usable(Encoding):
         """One example by its number among the usable ones."""
         return self.encoded[self.numbers[index]]
 
+    def raw(self, index: int) -> Any:
+        """The same, for augmentation."""
+        return self.encoded.raw(self.numbers[index])
+
 
 def sorted_out(
     encoded: Encoded, ids: Sequence[str], split: str

@@ -13,6 +13,7 @@ KINDS = {  # kind of column -> whether its values are files
     "audio": True,
     "video": True,
     "mask": True,  # an image whose pixels are class numbers
+    "features": True,  # numbers that a network computed from a video
     "text": False,
     "messages": False,  # a conversation (see pipelines.data.text.chat)
     "label": False,
@@ -84,6 +85,7 @@ _RECORDINGS = frozenset(
 )
 # read with the extra audio-formats; without it each file's error names it
 _OF_TELEPHONES = frozenset((".m4a", ".m4b", ".aac", ".webm", ".mka", ".3gp", ".amr", ".wma", ".wv", ".ac3"))
+_VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv", ".flv", ".wmv")
 VIDEOS_WITH_SOUND = frozenset((".mp4",))  # a folder of these is one of recordings only where nothing else is in it
 _UNREAD_RECORDINGS = frozenset((".ape",))
 
@@ -97,3 +99,6 @@ IMAGES = Kind(
 
 
 AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)
+
+
+VIDEO = Kind("video", "video", "videos", frozenset((*_VIDEOS, ".gif")), frozenset((".swf", ".rm", ".vob")))

@@ -125,6 +125,8 @@ class DataSpec:
         """
         if "messages" in self.columns.values():
             return ("opening",)
+        if "features" in self.columns.values():
+            return ("digest",)  # of the record; its file holds many rows
         files = tuple(name for name in self.files if name != "mask")  # a mask is an answer
         return files or tuple(name for name in self.kinds if name not in ANSWERS)
 

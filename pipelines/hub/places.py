@@ -19,6 +19,7 @@ SUFFIXES = (
 TORCHVISION = "torchvision/"  # begins the name of an architecture of torchvision, which is on no hub
 LIBREYOLO = "libreyolo/"  # likewise, of libreyolo
 SMP = "smp/"  # likewise, of segmentation-models-pytorch, with its encoder: smp/unet/resnet34
+VIDEO_FEATURES = "video-features/"  # likewise, of Graft: a network that reads features of videos
 WHAT = {"model": ("folder", "model", ModelError), "data": ("file or folder", "data set", DataError)}
 
 
@@ -35,7 +36,7 @@ def check(place: str, kind: str, *, local: bool = False, advice: str = "") -> No
     ModelError or DataError; HubUnreachable if the hub is needed and does not answer.
     """
     here, there, wrong = WHAT[kind]
-    if kind == "model" and place.startswith((TORCHVISION, LIBREYOLO, SMP)):
+    if kind == "model" and place.startswith((TORCHVISION, LIBREYOLO, SMP, VIDEO_FEATURES)):
         return
     if problem(place) or Path(place).expanduser().exists():
         return  # an impossible name has an error of its own

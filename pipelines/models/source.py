@@ -74,6 +74,9 @@ def resolve(section: ModelSection) -> Weights:
         architecture, _, encoder = section.id.removeprefix(places.SMP).partition("/")
         config = {"model_type": "smp", "architecture": architecture}
         return Weights(None, config | ({"encoder": encoder} if encoder else {}), True, name=section.id)
+    if section.id.startswith(places.VIDEO_FEATURES) and not Path(section.id).exists():
+        config = {"model_type": "video_features", "architecture": section.id.removeprefix(places.VIDEO_FEATURES)}
+        return Weights(None, config, True, name=section.id)
     folder = local_model(section.id)
     if folder is None:
         from pipelines.hub.download import download

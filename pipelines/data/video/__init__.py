@@ -1,0 +1,1 @@
+"""Videos: reading frames, clips of them, their augmentation, and features of videos."""
