@@ -189,6 +189,10 @@ class Examples:
         except DataError:
             return f"row {index}"
 
+    def row(self, index: int) -> int:
+        """The number under which an example that cannot be read is counted."""
+        return self.encoded.row(index)
+
     def feed(self, batch: Batch) -> None:
         """Called before each forward pass. Only cached features need it (see training.feature_cache)."""
 

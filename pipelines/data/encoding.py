@@ -85,6 +85,9 @@ class Encoded(Protocol):
     def raw(self, number: int, /) -> dict[str, Any]:
         """One example for `Task.augment`, without what augmentation replaces anyway, such as the frames of a video."""
 
+    def row(self, number: int, /) -> int:
+        """The number under which an example that cannot be read is counted: equal for all examples of a file."""
+
 
 class Encoding(Sequence[Any]):
     """Examples that all cost the same and are all usable. Subclasses override what differs."""
@@ -110,6 +113,9 @@ class Encoding(Sequence[Any]):
 
     def raw(self, number: int) -> Any:
         return self[number]
+
+    def row(self, number: int) -> int:
+        return number
 
 
 class EncodedTokens(Encoding):

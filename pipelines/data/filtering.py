@@ -48,6 +48,10 @@ class Usable(Encoding):
         """The same, for augmentation."""
         return self.encoded.raw(self.numbers[index])
 
+    def row(self, index: int) -> int:
+        """The number under which an example is counted that cannot be read."""
+        return self.encoded.row(self.numbers[index])
+
 
 def sorted_out(
     encoded: Encoded, ids: Sequence[str], split: str

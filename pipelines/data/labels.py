@@ -318,7 +318,7 @@ def names(splits: "Splits", multi_label: bool) -> list[str]:
             f"{splits.name}: the label column holds lists: set options.multi_label=true, or give one label per row"
         )
     labels = splits.labels or []
-    if multi_label:
+    if multi_label and not splits.vocabulary:
         labels = sorted(
             {
                 part

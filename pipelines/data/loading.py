@@ -259,7 +259,9 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
-    labels = label_names(splits, source.labels, section.id) if needs.has_classes else None
+    labels = source.labels if source.vocabulary else None
+    if needs.has_classes and not source.vocabulary:
+        labels = label_names(splits, source.labels, section.id)
     if "boxes" in needs.columns.values():
         labels = source.labels
         objects.check_classes(splits["train"], labels or [], section.id)
@@ -274,6 +276,7 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
         **splits,
         labels=labels,
         source=came_from,
+        vocabulary=source.vocabulary,
         skipped={name: source.skipped.get(came_from[name], []) for name in splits},
         fingerprint={name: fingerprint(rows) for name, rows in splits.items()},
         name=source.hub_id or (local.resolve().name if local.exists() else section.id),

@@ -101,4 +101,5 @@ IMAGES = Kind(
 AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)
 
 
+FEATURES = frozenset((".tfrecord", ".npy", ".npz"))
 VIDEO = Kind("video", "video", "videos", frozenset((*_VIDEOS, ".gif")), frozenset((".swf", ".rm", ".vob")))

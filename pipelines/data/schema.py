@@ -35,6 +35,7 @@ class Source:
 
     splits: "dict[str, Dataset]"
     labels: list[str] | None = None  # in the data set's own order, if it has one
+    vocabulary: bool = False  # whether `labels` are all classes of a model, also those that no row has
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
     lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
     # what is not a row (".txt files", "rows of the split 'extra'") -> how many
@@ -163,6 +164,7 @@ class Splits:
     trained_before: dict[str, int] = field(default_factory=dict)
     contents: dict[str, list[str]] = field(default_factory=dict)  # split -> digest of the content of every row
     group: str | None = None  # the column whose groups are in one split only; intervals resample these groups
+    vocabulary: bool = False  # whether a model has all `labels`, also those that no row has
 
     def __getitem__(self, name: str) -> "Dataset":
         return getattr(self, name)

@@ -94,8 +94,9 @@ def predict_split(
         model.train()
     found, bad = on_main(found), gather_object(bad)
     if skips is not None and bad:
-        skips.add(split, [(str(index), why) for index, why in bad])
-    return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+        skips.add(split, [(str(examples.row(index)), why) for index, why in bad])
+    lost = {examples.row(index) for index, _ in bad}  # a row is scored by all of its examples, or not at all
+    return [record for index, record in sorted(found, key=lambda pair: pair[0]) if examples.row(index) not in lost]
 
 
 def _fewer(now: int, model: Any, accelerator: Any, split: str) -> int:

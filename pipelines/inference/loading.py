@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from pipelines.task import Task
 
+# how architectures of torchvision begin that classify videos
+VIDEO_MODELS = ("r3d_", "mc3_", "r2plus1d_", "s3d", "mvit_", "swin3d_")
+
 
 @dataclass
 class Located:
@@ -147,7 +150,11 @@ def _task_of(folder: Path, source: str) -> str:
         kind = str(config.get("architecture"))
         if kind.startswith(("deeplabv3", "fcn_", "lraspp")):
             return "image-segmentation"
+        if kind.startswith(VIDEO_MODELS):
+            return "video-classification"
         return "instance-segmentation" if kind.startswith("maskrcnn") else "object-detection"
+    if config.get("model_type") == "video_features":
+        return "video-classification"
     if "_model_class" in config:  # segmentation-models-pytorch wrote it
         return "image-segmentation"
     index = read_json_object(folder / "model_index.json") or {}

@@ -20,7 +20,7 @@ from pipelines.data.files import all_files, kind_of
 from pipelines.data.formats import nemo, table
 from pipelines.data.formats import text as texts
 from pipelines.data.loading import load_rows_by_either_name
-from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, MEDIA, kinds_of
+from pipelines.data.media import AUDIO, FEATURES, FILE_NAME, IMAGES, MEDIA, VIDEO, kinds_of
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, MissingColumn
 from pipelines.generation import requests
@@ -168,7 +168,7 @@ def _pairs(model: Model, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
     wanted = task.data.input_columns
     takes = " and ".join(f"{column}=..." for column in wanted)
     settings = [
-        name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "settings", *known)
+        name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "inputs", "settings", *known)
     ]
     pairs: dict[str, Any] = {}
     rest = []
@@ -280,6 +280,10 @@ def _named_file(column: str, value: str, folder: Path) -> Callable[[], Any]:
         from pipelines.data.audio.reading import header
 
         header(read())
+    elif column == "video":
+        from pipelines.data.video.reading import header as video_header
+
+        video_header(read())
     return read
 
 
@@ -371,12 +375,24 @@ def _of_folder(column: str, file: Path, page: int | None = None) -> Entry:
     return Entry(str(file), lambda: {column: texts.document(file)})
 
 
-_KINDS = {"image": "images", "audio": "recordings", "seed": "tables of seeds"}
+_KINDS = {
+    "image": "images",
+    "audio": "recordings",
+    "video": "videos",
+    "features": "features of videos (.tfrecord, .npy, .npz)",
+    "seed": "tables of seeds",
+}
 
 
 def _suffixes(column: str) -> tuple[frozenset[str], frozenset[str]]:
     """File name suffixes of a column's kind, and suffixes that are known to be of another kind."""
-    kinds = {"image": IMAGES.suffixes, "audio": AUDIO.suffixes, "text": frozenset(texts.SUFFIXES)}
+    kinds = {
+        "image": IMAGES.suffixes,
+        "audio": AUDIO.suffixes,
+        "video": VIDEO.suffixes,
+        "features": FEATURES,
+        "text": frozenset(texts.SUFFIXES),
+    }
     own = kinds.get(column, kinds["text"])
     return own, frozenset().union(*kinds.values(), table.SUFFIXES) - own
 

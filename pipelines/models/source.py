@@ -144,6 +144,8 @@ KINDS = ("_class_name", "architecture", "model_type", "_model_class")
 def library(config: Mapping[str, Any]) -> str | None:
     """The hub's library_name of a model folder with this config.json, if it is not the usual one of its task."""
     kind = config.get("model_type")
+    if kind == "video_features":
+        return "pytorch"
     return SMP if "_model_class" in config else str(kind) if kind in LIBRARIES else None
 
 

@@ -107,6 +107,9 @@ class Cached:
         row = self.plain[index]
         return f"row {index}" if row is None else row["id"]
 
+    def row(self, index: int) -> int:
+        return self.examples.row(index)
+
     def feed(self, batch: dict[str, Any]) -> None:
         """Give the model's Edge the features of the rows that come next, and the batch its placeholders.
 

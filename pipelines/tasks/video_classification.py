@@ -1,0 +1,392 @@
+"""Video classification: one label per video, or several (`options.multi_label`).
+
+Two kinds of input (`options.input`). `frames`: any `AutoModelForVideoClassification` (VideoMAE, TimeSformer, ViViT,
+V-JEPA 2) and torchvision's video models read clips of a video, N frames at a stated rate. Training takes one random
+clip of each video in every epoch; the probabilities of `options.clips` clips are averaged in evaluation. `features`:
+networks of Graft read numbers that were computed from the video before, as in YouTube-8M (Abu-El-Haija et al. 2016,
+arXiv:1609.08675).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.config.recipe import Float, Int, Strict
+from pipelines.data.schema import DataSpec
+from pipelines.errors import DataError, ModelError
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
+from pipelines.utils.hardware import cores
+from pipelines.utils.sequences import each
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from pipelines.data.encoding import Encoding
+    from pipelines.metrics.statistics import Statistics
+    from pipelines.models.video import Family
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec
+
+CLIPS_AT_ONCE = 8  # clips of one answer that are in memory at a time
+
+
+class Options(Strict):
+    of_the_model: ClassVar[tuple[str, ...]] = ("input", "multi_label")
+
+    input: Literal["frames", "features"] = "frames"
+    """What the model reads: `frames` of videos, or `features` that were computed before, as in YouTube-8M."""
+    frames: Annotated[Int, Field(ge=1, le=512)] | None = None
+    """Frames of a clip. Left out: the model's own."""
+    frame_rate: Annotated[Float, Field(ge=0.01, le=240)] | None = None
+    """Frames per second of a clip. Left out: the model's own. A video that is shorter than a clip is spread over it."""
+    clips: Annotated[Int, Field(ge=1, le=100)] = 3
+    """Clips of a video whose probabilities are averaged in evaluation and in answers."""
+    image_size: Annotated[Int, Field(ge=8, le=1024)] | None = None
+    """Pixels a side of a frame. Left out: the model's own."""
+    augment: Literal["none", "clip", "crop-flip"] = "clip"
+    """`clip`: a random clip of each video in every epoch. `crop-flip`: also a random part of its frames, mirrored half
+    of the time. `none`: always the middle clip, and a frozen trunk is then computed once.
+    """
+    max_frames: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    """Frames of features that are read of a video. Left out: all."""
+    label_smoothing: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: the loss weighs each class by n / (classes * n of the class), so rare classes weigh more."""
+    multi_label: bool = False
+    """A video may have several labels, or no label."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.multi_label and (self.label_smoothing or self.class_weights != "none"):
+            raise ValueError(
+                "label_smoothing and class_weights are for one label per video: leave them out with multi_label"
+            )
+        of_frames = ("frames", "frame_rate", "clips", "image_size", "augment")
+        wrong = [
+            name
+            for name in (("max_frames",) if self.input == "frames" else of_frames)
+            if getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if wrong:
+            raise ValueError(f"{wrong[0]} has no effect with input: {self.input}: leave it out")
+        return self
+
+
+class VideoClassification(Task):
+    name = "video-classification"
+    hub = HubSpec("video-classification", "transformers", ("ForVideoClassification",))
+    Options = Options
+    family: "Family"
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.labels: list[str] = []
+        self.weights: dict[str, float] = {}  # class -> weight in the loss, if it is not 1
+
+    @property
+    def _features(self) -> bool:
+        return bool(self.options.input == "features")
+
+    @property
+    def data(self) -> DataSpec:
+        column = "features" if self._features else "video"
+        return DataSpec(
+            columns={column: column, "label": "label"},
+            optional_columns={"digest": "text", "frames": "number"} if self._features else {"group": "text"},
+            group_column=None if self._features else "group",
+            input_columns=(column,),
+            from_model=self._read_input,
+            label_kind="classes" if self.options.multi_label else "class",
+            labels=tuple(self.labels),
+        )
+
+    def _read_input(self, folder: Path) -> None:
+        from pipelines.models.source import read_json_object
+
+        config = read_json_object(folder / "config.json") or {}
+        reads = "features" if config.get("model_type") == "video_features" else "frames"
+        if reads != self.options.input:
+            self.options = self.options.model_copy(update={"input": reads})
+
+    @property
+    def _tags(self) -> bool:
+        """Whether the scores are those of YouTube-8M, which count only the 20 best labels of a video."""
+        return self._features and bool(self.options.multi_label)
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        from pipelines.metrics import classification, tagging
+
+        if self._tags:
+            return tagging.METRICS
+        return classification.SEVERAL_LABELS if self.options.multi_label else classification.ONE_LABEL
+
+    # ---- before training ----
+
+    def build(self, source: Any, splits: Any) -> "nn.Module":
+        from pipelines.data import labels
+        from pipelines.models import video
+
+        self.labels = labels.names(splits, self.options.multi_label)
+        if self.options.class_weights == "balanced":
+            self.weights = labels.balanced(splits.train["label"], self.labels)
+        options = self.options
+        model, self.family = video.build(
+            source, self.labels, options.multi_label, options.frames, options.frame_rate, options.image_size
+        )
+        self._check_reads()
+        return model
+
+    def _check_reads(self) -> None:
+        if self.family.reads != self.options.input:
+            raise ModelError(
+                f"options.input={self.options.input}: this model reads {self.family.reads}: "
+                f"set options.input={self.family.reads}, or choose another model"
+            )
+
+    def layers(self, model: Any) -> "list[nn.Module]":
+        return self.family.layers(model)
+
+    def encode(self, rows: Any) -> "Encoding":
+        return self._encoded(rows, self.options.clips)
+
+    def encode_training(self, rows: Any) -> "Encoding":
+        return self._encoded(rows, 1)
+
+    def _encoded(self, rows: Any, clips: int) -> "Encoding":
+        from pipelines.data.video.clips import Clips
+        from pipelines.data.video.feature_sets import FeatureSets
+
+        if self._features:
+            return FeatureSets(rows, self.labels, self.options.multi_label, self.options.max_frames)
+        return Clips(rows, self.labels, self.options.multi_label, self.family.frames, self.family.rate, clips)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return Augmentation(not self._features and self.options.augment != "none")
+
+    def augment(self, example: Example, rng: Random, progress: float) -> Example:
+        from pipelines.data.video import augment
+        from pipelines.data.video.clips import random_clip
+
+        if not self.augmentation.enabled:
+            return example
+        frames = random_clip(example["video"], self.family.frames, self.family.rate, rng)
+        if self.options.augment == "clip":
+            return {**example, "frames": frames}
+        return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, self.family.size, rng))}
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        import torch
+
+        kept = {key: [e[key] for e in examples] for key in ("id", "row", "true")}
+        target = torch.stack([e["target"] for e in examples])
+        return {**kept, "target": target, **self._read(examples)}
+
+    def _read(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """The model's input."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        if self._features:
+            features = [torch.from_numpy(e["features"]) for e in examples]
+            frames = torch.tensor([len(one) for one in features])
+            return {"features": pad_sequence(features, batch_first=True), "frames": frames}
+        pixels = [e["pixels"] if "pixels" in e else self.family.pixels(e["frames"]) for e in examples]
+        return {"pixel_values": torch.stack(pixels), "clip": [e["clip"] for e in examples]}
+
+    # ---- one step ----
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        from pipelines.losses import classification as classes
+
+        weights = classes.weights_of(self.weights, self.labels, "cpu")
+        return classes.counts(batch["target"], weights, self.options.multi_label)
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
+        from pipelines.losses import classification as classes
+
+        logits = self.family.logits(model, batch)
+        weights = classes.weights_of(self.weights, self.labels, logits.device)
+        return classes.loss(
+            logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
+        )
+
+    # ---- after training ----
+
+    def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
+        from pipelines.metrics import classification, tagging
+
+        logits = self.family.logits(model, batch).detach().cpu()
+        if self._tags:
+            return tagging.records(batch, logits, self.labels)
+        if self._features:
+            return classification.records(batch, logits, self.labels, self.options.multi_label)
+        classification.check_finite(batch, logits)
+        found = self._probabilities(logits).numpy()
+        fields = ("id", "row", "clip", "true")
+        return [
+            {**{name: batch[name][place] for name in fields}, "probabilities": one} for place, one in enumerate(found)
+        ]
+
+    def _probabilities(self, logits: "Tensor") -> "Tensor":
+        return logits.sigmoid() if self.options.multi_label else logits.softmax(-1)
+
+    def _averaged(self, probabilities: "Tensor") -> "Tensor":
+        """Logits whose probabilities are the mean of those of several clips: [clips, classes] -> [classes]."""
+        mean = probabilities.double().mean(0)
+        return (mean.logit() if self.options.multi_label else mean.log()).float()
+
+    def merge(self, records: Sequence[Record], rows: Any) -> list[Record]:
+        """The mean of the probabilities of a video's clips."""
+        import torch
+
+        from pipelines.metrics import classification
+
+        if self._features or not records:
+            return list(records)
+        of_row: dict[int, list[Record]] = {}
+        for record in records:
+            of_row.setdefault(record["row"], []).append(record)
+        groups = [sorted(group, key=lambda one: int(one["clip"])) for _, group in sorted(of_row.items())]
+        logits = torch.stack(
+            [self._averaged(torch.stack([torch.as_tensor(one["probabilities"]) for one in group])) for group in groups]
+        )
+        batch = {name: [group[0][name] for group in groups] for name in ("id", "true")}
+        return classification.records(batch, logits.clamp(-1e4, 1e4), self.labels, self.options.multi_label)
+
+    def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
+        from pipelines.metrics import classification, tagging
+
+        if self._tags:
+            return tagging.statistics(records, self.labels)
+        return classification.statistics(records, self.labels, self.options.multi_label)
+
+    def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
+        from pipelines.metrics import classification, tagging
+
+        return (tagging if self._tags else classification).summarize(statistics, weights)
+
+    def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
+        from pipelines.metrics import classification, tagging
+
+        if self._tags:
+            return {"per class": tagging.per_class(records, self.labels)}
+        return {"per class": classification.per_class(records, self.labels, self.options.multi_label)}
+
+    def figures(self, records: Sequence[Record], rows: Any) -> dict[str, Any]:
+        from pipelines.plots import classification as classification_plots
+        from pipelines.plots import tagging as tagging_plots
+
+        if self._tags:
+            return tagging_plots.figures(records, self.labels)
+        return classification_plots.figures(records, self.labels, multi_label=self.options.multi_label)
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import SURE, MistakeSpec, surest_label
+
+        return MistakeSpec(
+            rank=lambda record: surest_label(record, self.options.multi_label), show=self._shown, order=SURE
+        )
+
+    def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
+        from pipelines.reporting.mistakes import labelled
+
+        shown = labelled(record, self.options.multi_label)
+        if self._features:
+            return shown
+        from pipelines.data.video.reading import strip
+
+        return replace(shown, picture=strip(row["video"]), wide=True)
+
+    # ---- the model folder ----
+
+    def save(self, model: Any, folder: Path) -> None:
+        self.family.save(model, folder)
+
+    def load(self, folder: Path) -> "nn.Module":
+        from pipelines.models import video
+
+        model, self.family = video.load(folder)
+        self.labels = self.family.labels
+        self.options = self.options.model_copy(
+            update={"input": self.family.reads, "multi_label": self.family.multi_label}
+        )
+        return model.eval()
+
+    def infer(self, model: Any, *inputs: Any, top_k: int = 5) -> Iterator[list[dict[str, Any]]]:
+        """The `top_k` labels of one video (path or bytes), or of its features, best first: [{"label", "score"}]."""
+        yield answer_one(self, model, **dict(zip(self.data.input_columns, inputs, strict=True)), top_k=top_k)
+
+    def prepare(self, asked: Sequence[Mapping[str, Any]]) -> list[Example | DataError]:
+        return each(self._asked, asked, cores())
+
+    def _asked(self, one: Mapping[str, Any]) -> Example:
+        import torch
+
+        top_k = one.get("top_k", 5)
+        if self._features:
+            from pipelines.data.video.feature_sets import read_features
+
+            features = read_features(one["features"])[: self.options.max_frames]
+            return {"top_k": top_k, "features": features}
+        starts, frames = self._clips(one["video"], self.options.clips)
+        pixels = torch.stack([self.family.pixels(clip) for clip in frames])
+        return {"top_k": top_k, "pixels": pixels}
+
+    def _clips(self, video: Any, most: int) -> "tuple[list[float], Iterator[np.ndarray]]":
+        """Where clips of a video begin in seconds, and their frames, each uint8 [T, height, width, 3]."""
+        from pipelines.data.video import clips, reading
+
+        count, rate = self.family.frames, self.family.rate
+        seconds = reading.header(video).seconds
+        starts = clips.starts(seconds, count / rate, most)
+        return starts, (reading.read_frames(video, clips.times(seconds, count, rate, start)) for start in starts)
+
+    def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
+        import torch
+
+        from pipelines.data.batching import on_device
+        from pipelines.metrics import classification
+
+        device = next(model.parameters()).device
+        if self._features:
+            with torch.inference_mode():
+                logits = self.family.logits(model, on_device(self._read(examples), device)).cpu()
+        else:
+            logits = torch.stack([self._averaged(self._scores(model, e["pixels"])) for e in examples])
+        top_k = [e["top_k"] for e in examples]
+        return classification.ranked(logits, self.labels, self.options.multi_label, top_k)
+
+    def _scores(self, model: Any, pixels: "Tensor") -> "Tensor":
+        """The probabilities of clips: [clips, T, 3, height, width] -> [clips, classes], on the CPU."""
+        import torch
+
+        device, found = next(model.parameters()).device, []
+        with torch.inference_mode():
+            for part in pixels.split(CLIPS_AT_ONCE):
+                logits = self.family.logits(model, {"pixel_values": part.to(device)})
+                found.append(self._probabilities(logits).cpu())
+        return torch.cat(found)
+
+    def over_time(self, model: Any, video: Any, most: int = 24) -> dict[str, Any]:
+        """The probabilities of clips along a video, for a chart.
+
+        {"seconds": length of the video, "span": seconds of a clip, "starts": [...], "scores": float32 [clips,
+        classes]}. Raises DataError.
+        """
+        import torch
+
+        from pipelines.data.video import reading
+
+        seconds, span = reading.header(video).seconds, self.family.frames / self.family.rate
+        count = max(1, min(most, round(2 * seconds / span)))
+        starts, frames = self._clips(video, count)
+        scores = [self._scores(model, torch.stack([self.family.pixels(clip)])) for clip in frames]
+        return {"seconds": seconds, "span": min(span, seconds), "starts": starts, "scores": torch.cat(scores).numpy()}
