@@ -48,6 +48,7 @@ class Source:
     group: str | None = None
     # what a file says of the values of masks: {"names": [...]}, {"values": {...}} or {"colors": {...}}; see data.maps
     mask_names: dict[str, Any] = field(default_factory=dict)
+    vocabulary: bool = False  # `labels` are those of a published vocabulary: a model learns all of them, in its order
 
 
 def by_label(rows: "Dataset") -> list[Any] | None:
