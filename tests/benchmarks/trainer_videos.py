@@ -31,9 +31,7 @@ class Videos(Dataset):
         self.rows, self.count, self.rate = settings["train"], settings["frames"], settings["rate"]
         self.random = settings["random_clip"]
         side = settings["config"]["image_size"]
-        self.processor = VideoMAEImageProcessor(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        )
+        self.processor = VideoMAEImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
     def __len__(self) -> int:
         return len(self.rows)

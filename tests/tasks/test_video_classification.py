@@ -178,7 +178,7 @@ def test_a_model_of_frames_does_not_read_features(tmp_path: Path) -> None:
         "data": {"id": str(tiny_videos.moving_shapes(tmp_path / "videos", n=12, classes=2, frames=4, side=16))},
         "train": {"max_steps": 1},
     }
-    with pytest.raises(ModelError, match=r"this model reads features: set options.input=features"):
+    with pytest.raises(ModelError, match="it reads features of videos: set options.input=features"):
         train(validate(raw), tmp_path / "run")
 
 
@@ -187,7 +187,9 @@ def test_several_labels_and_scores_over_time(tmp_path: Path) -> None:
     """A table with two labels per video; the chart's scores are probabilities of clips in order."""
     folder = tiny_videos.moving_shapes(tmp_path / "videos", n=24, classes=2, frames=24, side=32)
     files = sorted(folder.rglob("*.mp4"))
-    lines = [f"{file.relative_to(folder)},{file.parent.name}|{'even' if n % 2 else 'odd'}" for n, file in enumerate(files)]
+    lines = [
+        f"{file.relative_to(folder)},{file.parent.name}|{'even' if n % 2 else 'odd'}" for n, file in enumerate(files)
+    ]
     (folder / "train.csv").write_text("video,label\n" + "\n".join(lines) + "\n")
     raw = TestContract().recipe(tmp_path / "other")
     raw["data"] = {"id": str(folder / "train.csv"), "workers": 0, "label_separator": "|"}
