@@ -88,6 +88,7 @@ _OF_TELEPHONES = frozenset((".m4a", ".m4b", ".aac", ".webm", ".mka", ".3gp", ".a
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv", ".flv", ".wmv")
 VIDEOS_WITH_SOUND = frozenset((".mp4",))  # a folder of these is one of recordings only where nothing else is in it
 _UNREAD_RECORDINGS = frozenset((".ape",))
+SOUND_OR_PICTURES = frozenset((".webm", ".3gp"))  # what browsers and telephones write, with a picture or without one
 
 IMAGES = Kind(
     "image",
@@ -99,6 +100,11 @@ IMAGES = Kind(
 
 
 AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)
+
+
+def unread_video(suffix: str) -> str:
+    """Why videos with this suffix are not read, and what to do."""
+    return f"{suffix[1:]} videos cannot be read: convert them, as with `ffmpeg -i x{suffix} x.mp4`"
 
 
 VIDEO = Kind("video", "video", "videos", frozenset((*_VIDEOS, ".gif")), frozenset((".swf", ".rm", ".vob")))
