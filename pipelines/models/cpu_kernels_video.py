@@ -43,7 +43,8 @@ class OverTime(nn.Conv3d):
             return super().forward(input)
         height, width = input.shape[3:]
         how = ((self.stride[0], 1), (int(self.padding[0]), 0))
-        return f.conv2d(input.flatten(3), self.weight[..., 0], self.bias, *how).unflatten(3, (height, width))
+        found: Tensor = f.conv2d(input.flatten(3), self.weight[..., 0], self.bias, *how)
+        return found.unflatten(3, (height, width))  # type: ignore[no-any-return]
 
 
 class Patches(nn.Conv3d):
