@@ -13,8 +13,8 @@ counted.
 
 Classes are in the order of their synsets, as in all published models. Their names are those of LOC_synset_mapping.txt
 ("tench, Tinca tinca", as transformers and timm have them), of meta.mat or of classes.csv (index, synset, name); without
-these the synsets. If two synsets have one name, each gets its synset in addition: "crane (n02012849)". Ultimately the
-images belong to their owners; ImageNet's terms allow research and education only. Russakovsky et al. (2015).
+these the synsets. If two synsets have one name, each gets its synset in addition: "crane (n02012849)". ImageNet's
+terms allow research and education only. Russakovsky et al. (2015).
 """
 
 import io
@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
@@ -71,8 +71,8 @@ def columns(path: Path) -> dict[str, str]:
 def classes(path: Path) -> list[str]:
     """The names of the classes, in the order of their synsets."""
     top = _top(path)
-    synsets = {child.name for folder in _parts(top).values() for child in folders(folder)}
-    return list(_unique({one: name for one, name in _Lists(path, top).names().items() if one in synsets}).values())
+    found = {child.name for folder in _parts(top).values() for child in folders(folder)}
+    return list(_chosen(_Lists(path, top).names(), {one for one in found if _SYNSET.fullmatch(one)}).values())
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
@@ -97,13 +97,10 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     truth = lists.truth(parts["val"]) if "val" in parts and not _has_synsets(parts["val"]) else None
     if truth is not None:
         seen |= truth.synsets()
-    known = {synset: named.get(synset, synset) for synset in sorted(seen)}
-    unknown = next((synset for synset in known if named and synset not in named), None)
+    unknown = min(seen - set(named), default=None) if named else None
     if unknown is not None:
-        raise DataError(
-            f"{section.id}: {unknown} is no class of {lists.named_by}: take the folder out, or add its name"
-        )
-    names = _unique(known)
+        raise DataError(f"{section.id}: {unknown} is no class of {lists.named_by}: take it out, or add its name")
+    names = _chosen(named, seen)
     source = Source(splits={}, labels=list(names.values()))
     ignored: Counter[str] = Counter()
     for part, folder in parts.items():
@@ -219,8 +216,8 @@ def _rows(
 class _Truth:
     """The synset of each image of `val`."""
 
-    def __init__(self, path: Path, of: dict[str, str]) -> None:
-        self.path, self.of = path, of
+    def __init__(self, path: Path, of: dict[str, str], wrong: dict[str, str] | None = None) -> None:
+        self.path, self.of, self.wrong = path, of, wrong or {}
 
     def synsets(self) -> set[str]:
         return set(self.of.values())
@@ -229,7 +226,7 @@ class _Truth:
         """The synset of the image with this name. Raises DataError."""
         found = self.of.get(stem)
         if found is None:
-            raise DataError(f"{self.path.name} says no class of it")
+            raise DataError(self.wrong.get(stem, f"{self.path.name} does not say its class"))
         return found
 
 
@@ -237,11 +234,12 @@ class _Lists:
     """The lists that lie beside the images: in the folder, above ILSVRC/Data/CLS-LOC, or in the development kit's."""
 
     def __init__(self, root: Path, top: Path) -> None:
-        above = [top, *top.parents[:3]]
-        far = [place for place in above if any(child.name in _LEVELS for child in [*above[: above.index(place)]])]
-        near = list(dict.fromkeys([root, top, root / "ILSVRC", *far]))
-        kits = ("data", "devkit", "devkit/data", "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12/data")
-        self.places = [*near, *(place / kit for place in near for kit in kits)]
+        near, place = [root, top, root / "ILSVRC"], top.absolute()
+        while place.name in _LEVELS:
+            place = place.parent
+            near.append(place)
+        kits = ("data", "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12/data")
+        self.places = list(dict.fromkeys([*near, *(one / kit for one in near for kit in kits)]))
         self.named_by = ""
 
     def _find(self, name: str) -> Path | None:
@@ -263,7 +261,7 @@ class _Lists:
             return _Truth(solution, _solutions(solution))
         boxes = self._find("Annotations/CLS-LOC/val")
         if boxes is not None:
-            return _Truth(boxes, _annotated(boxes))
+            return _Truth(boxes, *_annotated(boxes))
         truth = self._find(TRUTH)
         if truth is not None:
             meta = self._find(META)
@@ -293,20 +291,20 @@ class _Lists:
 _LEVELS = ("CLS-LOC", "Data", "ILSVRC")
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a list. Raises DataError."""
+def _checked(path: Path) -> Path:
+    """The path of a list that is not too large. Raises DataError."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if size > _LARGEST:
         raise DataError(f"{path}: more than {_LARGEST >> 20} MB, and no list of ImageNet")
-    return _audio_lists.lines(path)
+    return path
 
 
 def _of_mapping(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_audio_lists.lines(_checked(path)), 1):
         if not line.strip():
             continue
         synset, _, name = line.strip().partition(" ")
@@ -317,7 +315,7 @@ def _of_mapping(path: Path) -> dict[str, str]:
 def _of_table(path: Path) -> dict[str, str]:
     """The names of classes.csv; none if it has other columns, and is another list."""
     try:
-        rows, wrong = _audio_lists.listed(path, ("synset", "name"))
+        rows, wrong = _audio_lists.listed(_checked(path), ("synset", "name"))
     except MissingColumn:
         return {}
     if wrong:
@@ -340,19 +338,16 @@ def _add_name(found: dict[str, str], where: str, synset: str, name: str) -> None
     found[synset] = name or synset
 
 
-def _unique(names: dict[str, str]) -> dict[str, str]:
-    """The names in the order of the synsets; equal names get their synset in addition."""
-    often = Counter(names.values())
-    return {
-        synset: name if often[name] == 1 or name == synset else f"{name} ({synset})"
-        for synset, name in sorted(names.items())
-    }
+def _chosen(named: dict[str, str], synsets: set[str]) -> dict[str, str]:
+    """The names of these synsets, in their order; a name that the list gives to two synsets gets its synset, too."""
+    often = Counter(named.values())
+    names = {synset: named.get(synset, synset) for synset in sorted(synsets)}
+    return {synset: name if often[name] < 2 else f"{name} ({synset})" for synset, name in names.items()}
 
 
 def _solutions(path: Path) -> dict[str, str]:
     """The synset of each image in Kaggle's list. Raises DataError."""
-    _lines(path)
-    rows, wrong = _audio_lists.listed(path, ("ImageId", "PredictionString"))
+    rows, wrong = _audio_lists.listed(_checked(path), ("ImageId", "PredictionString"))
     if wrong:
         raise DataError(wrong[0][1])
     found = {}
@@ -365,24 +360,30 @@ def _solutions(path: Path) -> dict[str, str]:
     return found
 
 
-def _annotated(folder: Path) -> dict[str, str]:
-    """The synset of each image that an XML file describes. Raises DataError."""
-    found = {}
+def _annotated(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The synset of each image that an XML file describes, and why other files say none."""
+    found: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     for file in all_files(folder):
         if file.suffix.lower() != ".xml":
             continue
-        synsets = {(one.findtext("name") or "").strip() for one in voc.parsed(file).findall("object")}
-        if len(synsets) != 1 or not _SYNSET.fullmatch(synset := synsets.pop()):
-            raise DataError(f"{file}: {len(synsets) or 'no'} synsets, and one is wanted")
-        found[file.stem] = synset
-    return found
+        try:
+            synsets = {(one.findtext("name") or "").strip() for one in voc.parsed(file).findall("object")}
+        except DataError as error:
+            wrong[file.stem] = str(error)
+            continue
+        if len(synsets) == 1 and _SYNSET.fullmatch(synset := synsets.pop()):
+            found[file.stem] = synset
+        else:
+            wrong[file.stem] = f"{file.name} does not name one synset"
+    return found, wrong
 
 
 def _numbered(truth: Path, meta: Path) -> dict[str, str]:
     """The synset of each image by the development kit's list of numbers. Raises DataError."""
     synsets = _meta(meta)
     found = {}
-    for number, line in enumerate(_lines(truth), 1):
+    for number, line in enumerate(_audio_lists.lines(_checked(truth)), 1):
         text = line.strip()
         if not text:
             continue
