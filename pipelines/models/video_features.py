@@ -19,6 +19,7 @@ depends on the padding of a batch.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class Mixture(nn.Module):
         experts = self.experts(x).unflatten(-1, (-1, self.mixtures))
         yes = (gates[..., :-1] + f.logsigmoid(experts)).logsumexp(-1)
         no = torch.cat([gates[..., :-1] + f.logsigmoid(-experts), gates[..., -1:]], -1).logsumexp(-1)
-        return yes - no
+        logits: Tensor = yes - no
+        return logits
 
 
 class Block(nn.Module):
@@ -310,7 +312,11 @@ def _sizes(stated: Any, of_data: Mapping[str, int] | None) -> dict[str, int]:
     """The names and sizes of the features. Raises ModelError."""
     if stated is not None:
         right = isinstance(stated, dict) and 1 <= len(stated) <= 16
-        if not right or any(type(size) is not int or not 1 <= size <= 65_536 for size in stated.values()):
+        if not right or any(
+            # a card shows the names in its code
+            not re.fullmatch(r"\w{1,40}", str(name), re.ASCII) or type(size) is not int or not 1 <= size <= 65_536
+            for name, size in stated.items()
+        ):
             raise ModelError(
                 f"features: got {short(repr(stated), 80)}, must be names with sizes from 1 to 65,536, as in "
                 f"{json.dumps(SIZES)}"

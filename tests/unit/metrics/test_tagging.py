@@ -122,7 +122,7 @@ def test_of_equal_scores_of_a_video_the_first_class_wins() -> None:
     logits[1, 40] = 1.0
     logits[2, 45:] = -1.0
     classes = [str(k) for k in range(50)]
-    found = tagging.records({"id": list("abc"), "true": [[], [], ["24"] + classes[:24]]}, logits, classes)
+    found = tagging.records({"id": list("abc"), "true": [[], [], ["24", *classes[:24]]]}, logits, classes)
     assert [list(one["scores"]) for one in found] == [
         classes[:20],
         ["40", *classes[:19]],
