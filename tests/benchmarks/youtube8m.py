@@ -40,7 +40,7 @@ def trained(name: str, folder: Path, runs: Path, epochs: int) -> Path:
     }
     path = runs / f"{run.name}.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "pipelines", "train", str(path), "--out", str(run)]
+    command = [sys.executable, "-m", "pipelines", "train", str(path), "--run", str(run)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return run
 
