@@ -52,6 +52,14 @@ PROBLEMS = ("single_label_classification", "multi_label_classification")
 # ---- networks ----
 
 
+class Exact(nn.Linear):
+    """A layer of the head. In mixed precision, too, it keeps and multiplies its weights in float32.
+
+    In bf16 many of thousands of classes would get equal scores. (models.layers.keep_in_half leaves a subclass as it
+    is.)
+    """
+
+
 class Mixture(nn.Module):
     """For each class the mixture of `mixtures` logistic experts, and one that always answers no.
 
@@ -62,8 +70,8 @@ class Mixture(nn.Module):
     def __init__(self, inputs: int, classes: int, mixtures: int) -> None:
         super().__init__()
         self.mixtures = mixtures
-        self.gates = nn.Linear(inputs, classes * (mixtures + 1), bias=False)
-        self.experts = nn.Linear(inputs, classes * mixtures)
+        self.gates = Exact(inputs, classes * (mixtures + 1), bias=False)
+        self.experts = Exact(inputs, classes * mixtures)
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.gates(x).unflatten(-1, (-1, self.mixtures + 1)).log_softmax(-1)
@@ -124,7 +132,7 @@ class Network(nn.Module):
             self.norm = nn.LayerNorm(hidden)
             size = hidden
         mixtures = config.get("mixtures", 0)
-        self.head = Mixture(size, classes, mixtures) if mixtures else nn.Linear(size, classes)
+        self.head = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
 
     def forward(self, features: Tensor, frames: Tensor) -> Tensor:
         there = torch.arange(features.shape[1], device=features.device) < frames[:, None]
@@ -132,8 +140,7 @@ class Network(nn.Module):
         if self.normalize:
             x = f.normalize(x, dim=-1, eps=1e-6)
         x = self._read(x, there, frames)
-        # In bf16 many of thousands of classes would get equal scores.
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):  # see Exact
             logits: Tensor = self.head(x.float())
         return logits
 

@@ -120,8 +120,13 @@ def test_answers_in_bf16_are_finite_and_float32(kind: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         given = batch([3, 5])
         logits = family.logits(model, {**given, "features": given["features"] * 1e4})
-    assert logits.dtype == torch.float32
-    assert logits.isfinite().all()
+        assert logits.dtype == torch.float32
+        assert logits.isfinite().all()
+        # as in the scoring of a finished run, whose weights do not train any more
+        model_layers.keep_in_half(model.eval(), (), "bf16")
+        assert {p.dtype for p in model.head.parameters()} == {torch.float32}
+        answer = family.logits(model, given)
+    assert torch.allclose(answer, family.logits(model.float(), given), atol=0.05)
 
 
 @every
