@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 METRICS = {"gap": "max", "hit_at_1": "max", "map": "max", "perr": "max"}
+# A class with few true rows has a higher precision where these occur twice, and is left out where they do not occur.
+LIFTED = ("map",)
 BEST = 20  # predictions of a video that count
 
 
@@ -137,7 +139,8 @@ def statistics(records: Sequence[Record], labels: Sequence[str]) -> Statistics:
         columns["perr"][row] = record["first_right"] / max(1, len(true))
     columns["hit_at_1"] = right[:, 0]
     columns |= {"scores": score, "classes": classes, "right": right, "true_class": true_class}
-    return Statistics([record["id"] for record in records], columns, {"hit_at_1": Proportion("hit_at_1")})
+    ids = [record["id"] for record in records]
+    return Statistics(ids, columns, {"hit_at_1": Proportion("hit_at_1")}, LIFTED)
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:

@@ -72,7 +72,8 @@ def train_labels(folder: Path, test: set[str], validation: set[str]) -> list[lis
 def line(name: str, values: dict[str, float], draws: dict[str, np.ndarray], count: int) -> str:
     cells = []
     for key in tagging.METRICS:
-        low, high = intervals.bounds(draws[key], count) or (values[key], values[key])
+        around = values[key] if key in tagging.LIFTED else None
+        low, high = intervals.bounds(draws[key], count, around) or (values[key], values[key])
         cells.append(f"{values[key]:.3f} ({low:.3f} to {high:.3f})")
     return f"| {name} | {' | '.join(cells)} |"
 
