@@ -1,4 +1,4 @@
-"""Features of videos as examples."""
+"""Features of videos as examples, and features that a user gives."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +11,11 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec, Splits
 from pipelines.data.video import tfrecord
-from pipelines.data.video.feature_sets import FeatureSets, spread
+from pipelines.data.video.feature_sets import FeatureSets, read_features, spread
 from pipelines.errors import DataError
 from tests.support import tiny_tfrecords as tiny
 
-NEEDS = DataSpec(
-    {"features": "features", "digest": "text", "label": "label", "frames": "number"}, label_kind="classes"
-)
+NEEDS = DataSpec({"features": "features", "digest": "text", "label": "label", "frames": "number"}, label_kind="classes")
 
 
 def load(folder: Path) -> Splits:
@@ -30,11 +28,13 @@ def test_examples_are_the_records(tmp_path: Path, of_frames: bool) -> None:
     labels = ["4", "0", "1", "2"]  # another order, and without 3
     encoded = FeatureSets(rows, labels, True, None)
     lengths = encoded.lengths
-    assert (lengths is None) is not of_frames and encoded.length_unit == "frames"
+    assert (lengths is None) is not of_frames
+    assert encoded.length_unit == "frames"
     for number, row in enumerate(rows):
         example = encoded[number]
         own = int(row["id"][1:])
-        assert example["id"] == row["id"] and example["row"] == number
+        assert example["id"] == row["id"]
+        assert example["row"] == number
         assert example["true"] == [str(label) for label in tiny.labels_of(own)]
         assert [labels[place] for place in np.flatnonzero(example["target"])] == [
             label for label in labels if int(label) in tiny.labels_of(own)
@@ -52,7 +52,8 @@ def test_examples_are_the_records(tmp_path: Path, of_frames: bool) -> None:
 def test_long_videos_are_read_in_evenly_spread_frames(tmp_path: Path) -> None:
     rows = load(tiny.videos(tmp_path, {"train0000": 30}, True)).train
     short, long = FeatureSets(rows, ["0"], True, 3), FeatureSets(rows, ["0"], True, None)
-    assert short.lengths is not None and set(short.lengths) == {3}
+    assert short.lengths is not None
+    assert set(short.lengths) == {3}
     place = rows["id"][:].index("v003") if "v003" in rows["id"][:] else int(np.argmax(rows["frames"][:]))
     assert np.array_equal(short[place]["features"], spread(long[place]["features"], 3))
     assert spread(np.arange(300), 4).tolist() == [0, 75, 150, 225]
@@ -64,7 +65,8 @@ def test_one_label_needs_one_label(tmp_path: Path) -> None:
         FeatureSets(rows, ["0", "1"], False, None)
     single = rows.filter(lambda label: len(label) == 1, input_columns="label")
     example = FeatureSets(single, ["0", "1", "2", "3", "4"], False, None)[0]
-    assert example["true"] in "01234" and example["target"].sum() == 1
+    assert example["true"] in "01234"
+    assert example["target"].sum() == 1
 
 
 def test_a_shard_that_changes_after_it_was_listed(tmp_path: Path) -> None:
@@ -78,8 +80,54 @@ def test_a_shard_that_changes_after_it_was_listed(tmp_path: Path) -> None:
     assert encoded[1]["features"].shape == (1, 1152)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match="is no longer the one that was listed"):
-        for number in range(len(encoded)):
-            encoded[number]
+        encoded[len(encoded) - 1]
     path.unlink()
     with pytest.raises(DataError, match=r"train0000.tfrecord: cannot be read: No such file"):
         encoded[0]
+
+
+GIVEN = {"rgb": np.ones((4, 1024), np.float32), "audio": np.zeros((4, 128), np.float32)}
+
+
+def test_features_that_a_user_gives(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **GIVEN)
+    both = np.concatenate([GIVEN["rgb"], GIVEN["audio"]], axis=1)
+    np.save(tmp_path / "a.npy", both)
+    np.save(tmp_path / "one.npy", both[0])
+    for value in (GIVEN, both, tmp_path / "a.npz", str(tmp_path / "a.npy"), {"path": str(tmp_path / "a.npz")}):
+        found = read_features(value)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, both)
+    assert read_features(tmp_path / "one.npy").shape == (1, 1152)
+    assert read_features(np.zeros(1152, np.uint8))[0, 0] == np.float32(4 / 512 - 2)
+    path = tiny.shard(tmp_path / "x.tfrecord", [tiny.record(3, True)])
+    (place,) = tfrecord.places(path)
+    found = read_features(path)
+    assert found.shape == (6, 1152)
+    assert np.array_equal(found, read_features(tfrecord.cell(path, *place)))
+
+
+def test_features_that_are_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    np.savez(tmp_path / "odd.npz", x=np.zeros(3))
+    (tmp_path / "text.npy").write_text("no")
+    (tmp_path / "text.npz").write_text("no")
+    tiny.shard(tmp_path / "two.tfrecord", [tiny.record(0), tiny.record(1)])
+    for value, why in (
+        (np.zeros(1151), "1151, and not 1,152 numbers"),
+        (np.full(1152, np.nan), "no finite numbers"),
+        (np.zeros((0, 1152)), "0 x 1152"),
+        ([["a"] * 1152], "not numbers"),
+        ({"rgb": np.zeros(1024)}, "no audio"),
+        ({**GIVEN, "audio": GIVEN["audio"][:2]}, "4 frames of rgb and 2 of audio"),
+        (7, "a int holds no features"),
+        (tmp_path / "objects.npy", "objects.npy: cannot be read as features"),
+        (tmp_path / "odd.npz", "no rgb and audio"),
+        (tmp_path / "text.npy", "cannot be read as features"),
+        (tmp_path / "text.npz", "cannot be read as features"),
+        (tmp_path / "none.npy", "No such file"),
+        (tmp_path / "two.tfrecord", "several records"),
+        (tmp_path / "x.csv", "features are read from .npy, .npz and .tfrecord"),
+    ):
+        with pytest.raises(DataError, match=why):
+            read_features(value)
