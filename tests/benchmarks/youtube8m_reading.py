@@ -2,8 +2,8 @@
 
 SHARDS is a folder of video-level shards, such as `video` with 1,202 videos. Their records are repeated TIMES (25) in a
 temporary folder, each time with ids of their own, so that the index is as large as that of many shards. Both checksums
-of each record are compared whenever it is read. Seconds are processor seconds of one thread, with the files in the memory
-of the system. The best of three is shown.
+of each record are compared whenever it is read. Seconds are processor seconds of one thread, with the files in the
+memory of the system. The best of three is shown.
 """
 
 import os
