@@ -11,7 +11,7 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec, Splits
 from pipelines.data.video import tfrecord
-from pipelines.data.video.feature_sets import FeatureSets, read_features, spread
+from pipelines.data.video.feature_sets import FeatureSets, described, read_features, spread
 from pipelines.errors import DataError
 from tests.support import tiny_tfrecords as tiny
 
@@ -57,6 +57,13 @@ def test_long_videos_are_read_in_evenly_spread_frames(tmp_path: Path) -> None:
     place = rows["id"][:].index("v003") if "v003" in rows["id"][:] else int(np.argmax(rows["frames"][:]))
     assert np.array_equal(short[place]["features"], spread(long[place]["features"], 3))
     assert spread(np.arange(300), 4).tolist() == [0, 75, 150, 225]
+
+
+def test_a_line_for_graft_check(tmp_path: Path) -> None:
+    rows = load(tiny.videos(tmp_path, {"train0000": 30, "train0001": 20}, True)).train
+    each = sum(map(len, rows["label"])) / len(rows)
+    shards = "2 shards (train0000.tfrecord, train0001.tfrecord)"
+    assert described(rows) == f"{shards}, {each:.2f} labels per video, features of frames (at most 6)"
 
 
 def test_one_label_needs_one_label(tmp_path: Path) -> None:
