@@ -278,9 +278,7 @@ def _named_file(column: str, value: str, folder: Path) -> Callable[[], Any]:
 
         check_header(read())
     elif column == "features":
-        from pipelines.data.video.feature_sets import read_features
-
-        read_features(read())
+        tfrecord.read_features(read())
     elif column == "audio":
         from pipelines.data.audio.reading import header
 

@@ -446,3 +446,93 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         if shift > 63:
             raise BadRecord("a number has more than ten bytes")
     raise BadRecord("the record ends within a number")
+
+
+# ---- features that a user gives ----
+
+_LARGEST = 256 << 20  # bytes of a file
+
+
+def read_features(value: Any) -> np.ndarray:
+    """The features of one video as float32 [n, 1152]: rgb, then audio.
+
+    `value` is a cell, a mapping with `rgb` and `audio`, an array [1152] or [n, 1152], or the path of a .npy file with
+    such an array, of a .npz file with `rgb` and `audio` (or mean_rgb and mean_audio), or of a TFRecord file with one
+    record. Bytes (uint8) are decoded as YouTube-8M's are. Raises DataError.
+    """
+    if isinstance(value, Mapping) and value.get("path") is not None and value.get("offset") is not None:
+        return joined(read_cell(value))
+    if isinstance(value, Mapping) and "path" in value:
+        value = value["path"]
+    if isinstance(value, (str, Path)):
+        return _of_file(Path(value))
+    if isinstance(value, Mapping):
+        return _of_mapping(value, "the features")
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return _of_array(value, "the features")
+    raise DataError(f"a {type(value).__name__} holds no features: give an array [n, 1152], or rgb and audio")
+
+
+def _of_file(path: Path) -> np.ndarray:
+    import zipfile
+
+    name = str(path)
+    try:
+        if path.suffix.lower() in SUFFIXES:
+            some = [place for place, _ in zip(places(path), range(2), strict=False)]
+            if len(some) != 1:
+                raise DataError(f"{name}: {'several records' if some else 'no record'}, and one video is wanted")
+            return joined(read_cell(cell(path, *some[0])))
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > _LARGEST:
+                    raise DataError(f"{name}: unpacked it has more than {_LARGEST >> 20} MB")
+            with np.load(path, allow_pickle=False) as arrays:
+                keys = {"rgb", "audio", "mean_rgb", "mean_audio"} & set(arrays.files)
+                if not keys:
+                    raise DataError(f"{name}: no rgb and audio (it has: {short(', '.join(arrays.files), 80)})")
+                return _of_mapping({key: arrays[key] for key in keys}, name)
+        if path.suffix.lower() == ".npy":
+            # the array is mapped, so a header cannot ask for more memory than the file has bytes
+            return _of_array(np.load(path, mmap_mode="r", allow_pickle=False), name)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        why = getattr(error, "strerror", None) or short(str(error), 100)
+        raise DataError(f"{name}: cannot be read as features: {why}") from None
+    raise DataError(f"{name}: features are read from .npy, .npz and .tfrecord files")
+
+
+def _of_mapping(value: Mapping[str, Any], name: str) -> np.ndarray:
+    parts = []
+    for one, size in SIZES.items():
+        found = value.get(one, value.get(f"mean_{one}"))
+        if found is None:
+            raise DataError(f"{name}: no {one}: give rgb [n, 1024] and audio [n, 128]")
+        parts.append(_numbers(found, f"{name}: {one}", size))
+    if len(parts[0]) != len(parts[1]):
+        raise DataError(f"{name}: {len(parts[0])} frames of rgb and {len(parts[1])} of audio")
+    return np.concatenate(parts, axis=1)
+
+
+def _of_array(value: Any, name: str) -> np.ndarray:
+    return _numbers(value, name, sum(SIZES.values()))
+
+
+def _numbers(value: Any, name: str, size: int) -> np.ndarray:
+    """An array as float32 [n, size]. Raises DataError."""
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        found = np.empty(0)
+    if found.dtype.kind not in "fiu":
+        raise DataError(f"{name}: {found.dtype} values, and not numbers")
+    if found.ndim not in (1, 2) or found.shape[-1] != size or not found.size:
+        shape = " x ".join(map(str, found.shape)) or "a single number"
+        raise DataError(f"{name}: {shape}, and not {size:,} numbers for the video or for each frame")
+    if found.nbytes > _LARGEST:
+        raise DataError(f"{name}: more than {_LARGEST >> 20} MB")
+    found = np.atleast_2d(decoded(found)).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise DataError(f"{name}: values that are no finite numbers")
+    return found

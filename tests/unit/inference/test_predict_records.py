@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data.video.feature_sets import read_features
+from pipelines.data.video.tfrecord import read_features
 from pipelines.errors import DataError
 from pipelines.inference.loading import Located
 from pipelines.inference.predict import read_inputs

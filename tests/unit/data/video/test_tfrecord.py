@@ -1,4 +1,4 @@
-"""Records of YouTube-8M against protobuf's own reading of them."""
+"""Records of YouTube-8M against protobuf's own reading of them, and features that a user gives."""
 
 import struct
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.data.video import tfrecord
+from pipelines.errors import DataError
 from tests.support import tiny_tfrecords as tiny
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"  # real extracts, if there are any
@@ -114,3 +115,50 @@ def test_frames_that_are_not_all_written_alike() -> None:
     record = tfrecord.read_example(example(id=ID, labels=LABELS) + field(2, lists))
     assert record.frames == 3
     assert np.array_equal(record.features["rgb"], (rows * (4 / 255) + (4 / 512) - 2).astype(np.float32))
+
+
+GIVEN = {"rgb": np.ones((4, 1024), np.float32), "audio": np.zeros((4, 128), np.float32)}
+
+
+def test_features_that_a_user_gives(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **GIVEN)
+    both = np.concatenate([GIVEN["rgb"], GIVEN["audio"]], axis=1)
+    np.save(tmp_path / "a.npy", both)
+    np.save(tmp_path / "one.npy", both[0])
+    for value in (GIVEN, both, tmp_path / "a.npz", str(tmp_path / "a.npy"), {"path": str(tmp_path / "a.npz")}):
+        found = tfrecord.read_features(value)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, both)
+    assert tfrecord.read_features(tmp_path / "one.npy").shape == (1, 1152)
+    assert tfrecord.read_features(np.zeros(1152, np.uint8))[0, 0] == np.float32(4 / 512 - 2)
+    path = tiny.shard(tmp_path / "x.tfrecord", [tiny.record(3, True)])
+    (place,) = tfrecord.places(path)
+    found = tfrecord.read_features(path)
+    assert found.shape == (6, 1152)
+    assert np.array_equal(found, tfrecord.read_features(tfrecord.cell(path, *place)))
+
+
+def test_features_that_are_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    np.savez(tmp_path / "odd.npz", x=np.zeros(3))
+    (tmp_path / "text.npy").write_text("no")
+    (tmp_path / "text.npz").write_text("no")
+    tiny.shard(tmp_path / "two.tfrecord", [tiny.record(0), tiny.record(1)])
+    for value, why in (
+        (np.zeros(1151), "1151, and not 1,152 numbers"),
+        (np.full(1152, np.nan), "no finite numbers"),
+        (np.zeros((0, 1152)), "0 x 1152"),
+        ([["a"] * 1152], "not numbers"),
+        ({"rgb": np.zeros(1024)}, "no audio"),
+        ({**GIVEN, "audio": GIVEN["audio"][:2]}, "4 frames of rgb and 2 of audio"),
+        (7, "a int holds no features"),
+        (tmp_path / "objects.npy", "objects.npy: cannot be read as features"),
+        (tmp_path / "odd.npz", "no rgb and audio"),
+        (tmp_path / "text.npy", "cannot be read as features"),
+        (tmp_path / "text.npz", "cannot be read as features"),
+        (tmp_path / "none.npy", "No such file"),
+        (tmp_path / "two.tfrecord", "several records"),
+        (tmp_path / "x.csv", "features are read from .npy, .npz and .tfrecord"),
+    ):
+        with pytest.raises(DataError, match=why):
+            tfrecord.read_features(value)
