@@ -10,7 +10,8 @@ from pipelines.data.schema import DataSpec
 def save_example(spec: DataSpec, row: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
     """Write one row's images, recordings and videos into `folder`, without metadata.
 
-    Returns the row's columns as JSON values. A recording is the row's own value, or (rate, samples) as the model reads it.
+    Returns the row's columns as JSON values. A recording is the row's own value, or (rate, samples) as the model reads
+    it.
     """
     shown = spec.example(dict(row)) if spec.example is not None else {column: row[column] for column in spec.columns}
     return {column: _saved(spec.kinds.get(column, "text"), value, folder, name) for column, value in shown.items()}

@@ -287,8 +287,8 @@ def _measured(name: str, value: Any) -> _Extent:
         _check_size(name, frame.width, frame.height)
         turned = _turn(frame)[0]
         width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        rate = rate if 0 < rate <= FASTEST else None  # a transport stream guesses
+        guess = float(stream.average_rate or stream.guessed_rate or 0)
+        rate = guess if 0 < guess <= FASTEST else None
         frames = stream.frames or None
         if container == "mp4" and frames and stream.duration and len(stream.index_entries):
             entry = stream.index_entries[-1]
