@@ -251,7 +251,10 @@ def _track(name: str, file: Any) -> Any:
 
 def _check_size(name: str, width: int, height: int) -> None:
     if not width or not height:
-        raise DataError(f"{name}: a video that does not say how large it is, or was cut off before its first frame")
+        raise DataError(
+            f"{name}: frames without a size, or with more than {MAX_PIXELS:,} pixels, or none at all: write it again, "
+            "as with `ffmpeg -i x.mp4 y.mp4`"
+        )
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: frames of {width:,} x {height:,} pixels; at most {MAX_SIDE:,} a side and {MAX_PIXELS:,} in all "

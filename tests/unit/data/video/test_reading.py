@@ -77,10 +77,11 @@ def test_far_and_near_frames_between_any_key_frames(form: str, b_frames: int | N
     if b_frames is not None and form in ("prores", "mjpeg", "gif", "flv", "wmv", "webm", "vp8"):
         pytest.skip("this codec has no such frames")
     path = tmp_path / f"a{tiny_videos.FORMATS[form][0]}"
-    tiny_videos.write(path, 900, form, key=key, b_frames=b_frames)
+    count = 90 if form == "mpg" else 900  # FFmpeg writes jumps of the time into longer ones
+    tiny_videos.write(path, count, form, key=key, b_frames=b_frames)
     rng = random.Random(key)
     for _ in range(12):
-        wanted = chosen(rng, 900)
+        wanted = chosen(rng, count)
         assert numbers(path, sorted(number / RATE + rng.uniform(0, 0.035) for number in wanted)) == wanted
 
 
@@ -156,7 +157,9 @@ def test_a_part_of_a_file(files: Callable[..., Path]) -> None:
         assert numbers(part, [0.0, 0.52, 0.96, 3.0]) == [25, 38, 49, 49], "the last frame of the part, not of the file"
         assert numbers({**part, "start": 3.4, "end": 3.8}, [0.0, 5.0]) == [85, 89], "lists are rounded"
         assert header({**part, "end": None}).seconds == pytest.approx(2.6, abs=0.01)
-        with pytest.raises(DataError, match=r"from 1 s to 4.5 s: the video is 3.60 seconds long, so this part is not in"):
+        with pytest.raises(
+            DataError, match=r"from 1 s to 4.5 s: the video is 3.60 seconds long, so this part is not in"
+        ):
             header({**part, "end": 4.5})
 
 
@@ -214,7 +217,9 @@ def test_a_file_with_one_key_frame_is_not_decoded_for_ever(
 ) -> None:
     path = files("mp4", 250)
     monkeypatch.setattr(tracks, "MOST_DECODED", 50)
-    with pytest.raises(DataError, match=r"too much to decode for the frame at \d seconds: the file has too few key frames"):
+    with pytest.raises(
+        DataError, match=r"too much to decode for the frame at \d seconds: the file has too few key frames"
+    ):
         read_frames(path, [3.5])
     assert numbers(path, [1.0]) == [25]
 
@@ -250,10 +255,14 @@ def test_random_files_and_times(tmp_path: Path) -> None:
         tiny_videos.write(path, rng.randint(2, 60), form, rate=rng.choice([5, 10, 24, 30]), key=rng.choice([3, 10, 50]))
         with av.open(str(path)) as file:
             base = file.streams.video[0].time_base
-            shown = [(int(frame.pts), tiny_videos.number(frame.to_ndarray(format="rgb24"))) for frame in file.decode(video=0)]
+            shown = [
+                (int(frame.pts), tiny_videos.number(frame.to_ndarray(format="rgb24"))) for frame in file.decode(video=0)
+            ]
         assert base is not None
         times = sorted(rng.uniform(0, header(path).seconds * 1.1) for _ in range(rng.randint(1, 6)))
-        right = [[number for at, number in shown if float((at - shown[0][0]) * base) <= time + 0.001][-1] for time in times]
+        right = [
+            [number for at, number in shown if float((at - shown[0][0]) * base) <= time + 0.001][-1] for time in times
+        ]
         assert numbers(path, times) == right, (form, times)
 
 
