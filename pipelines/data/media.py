@@ -102,9 +102,4 @@ IMAGES = Kind(
 AUDIO = Kind("audio", "recording", "recordings", _RECORDINGS | _OF_TELEPHONES | VIDEOS_WITH_SOUND, _UNREAD_RECORDINGS)
 
 
-def unread_video(suffix: str) -> str:
-    """Why videos with this suffix are not read, and what to do."""
-    return f"{suffix[1:]} videos cannot be read: convert them, as with `ffmpeg -i x{suffix} x.mp4`"
-
-
 VIDEO = Kind("video", "video", "videos", frozenset((*_VIDEOS, ".gif")), frozenset((".swf", ".rm", ".vob")))

@@ -38,9 +38,10 @@ from pipelines.data.files import (
 )
 from pipelines.data.formats import table
 from pipelines.data.image import reading as images
-from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEO, VIDEOS_WITH_SOUND, Kind, paths, unread_video
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEO, VIDEOS_WITH_SOUND, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
+from pipelines.data.video import reading as videos
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils import progress
 from pipelines.utils.formatting import short
@@ -477,9 +478,7 @@ def _prefix(folder: str) -> str:
 
 def unread(kind: Kind, suffix: str) -> str:
     """Why files of this medium with this suffix are not read, and what to do."""
-    if kind is VIDEO:
-        return unread_video(suffix)
-    return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
+    return {AUDIO: audio.advice, VIDEO: videos.advice}.get(kind, images.advice)(suffix)
 
 
 def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, list[tuple[Path, str]]]) -> None:
@@ -487,11 +486,11 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
 
     Headers are read only until one file of each class is readable.
     """
+    check: Callable[[Any], object] = {AUDIO: audio.header, VIDEO: videos.header}.get(kind, images.check_header)
     wrong: dict[str, list[tuple[Path, str]]] = {}
     for name, found in media.items():
         wrong.setdefault(composed(name), []).extend(found)
     right: set[str] = set()
-    check = _check_of(kind)
     for file, label in zip(rows.files, rows.labels, strict=True):
         if label in right:
             continue
@@ -508,15 +507,6 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
             raise DataError(
                 f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}"
             )
-
-
-def _check_of(kind: Kind) -> Callable[[Any], object]:
-    """What reads the header of such a file, and raises DataError if it cannot be read."""
-    if kind is VIDEO:
-        from pipelines.data.video import reading  # it needs PyAV, which recordings and images do not
-
-        return reading.header
-    return audio.header if kind is AUDIO else images.check_header
 
 
 def _dataset(kind: Kind, rows: Listed, labelled: bool) -> Any:

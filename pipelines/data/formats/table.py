@@ -28,12 +28,13 @@ from pipelines.data.audio.segments import PAIRS, part_columns, timed, times, typ
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, _masks, hub
 from pipelines.data.labels import like_flags, lost
-from pipelines.data.media import AUDIO, IMAGES, MEDIA, SOUND_OR_PICTURES, VIDEO, unread_video
+from pipelines.data.media import AUDIO, IMAGES, MEDIA, SOUND_OR_PICTURES, VIDEO
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.data.stored import files_key
 from pipelines.data.text import chat
 from pipelines.data.text.rows import talk
+from pipelines.data.video import reading as videos
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
 
@@ -231,8 +232,8 @@ def _kind_of_cells(name: str, cells: list[Any]) -> str:
         return name
     endings = {Path(text).suffix.lower() for text in texts}
     for medium in (IMAGES, AUDIO, VIDEO):
-        videos = medium is AUDIO and endings <= VIDEO.suffixes and not endings <= SOUND_OR_PICTURES
-        if endings and endings <= medium.suffixes and not videos:
+        shows = medium is AUDIO and endings <= VIDEO.suffixes and not endings <= SOUND_OR_PICTURES  # mp4 are videos
+        if endings and endings <= medium.suffixes and not shows:
             return medium.column
     if any(map(chat.is_talk, filled)):
         return chat.KIND
@@ -860,7 +861,7 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
             if column == "audio" and suffix in AUDIO.unread:
                 raise DataError(f"{where}: {reading.advice(suffix)}")
             if column == "video" and suffix in VIDEO.unread:
-                raise DataError(f"{where}: {unread_video(suffix)}")
+                raise DataError(f"{where}: {videos.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
 

@@ -76,9 +76,9 @@ def _lists(root: Path) -> Path | None:
     within = folders(here)
     parted = any(child.name.lower() in SPLIT_NAMES for child in within)  # a copy with splits of its own
     for place in (here, *within, *(() if parted else (here.parent,))):
-        found = next((child for child in sorted(place.iterdir()) if child.name.lower() in _LISTS), None)
-        if found is not None and found.is_dir():
-            return found
+        found = [child for child in folders(place) if child.name.lower() in _LISTS]
+        if found:
+            return found[0]
     return None
 
 

@@ -1,5 +1,6 @@
 """Kinetics, UCF101, HMDB51 and Something-Something in their own layouts: their splits, groups, and what is missing."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -47,10 +48,10 @@ def test_every_layout_is_found_with_and_without_a_task(tmp_path: Path) -> None:
             assert {"video": "video", "label": "label"}.items() <= module.columns(path).items()
             # a task that does not take videos never gets a format of videos
             for columns in (("audio", "label"), ("image", "label"), ("text", "label")):
-                try:
-                    assert not format_module(DataSection(id=str(path)), columns).__name__.endswith(f".{name}")
-                except DataError as error:
-                    assert "cannot be read as data" in str(error)
+                other = ""
+                with contextlib.suppress(DataError):
+                    other = format_module(DataSection(id=str(path)), columns).__name__
+                assert not other.endswith(f".{name}")
 
 
 # ---- kinetics ----
