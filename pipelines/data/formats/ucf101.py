@@ -54,7 +54,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         return _video_lists.folders_with_groups(section, columns, group_of)
     number = _video_lists.number_of(section)
     classes = _classes(folder / "classInd.txt")
-    lists = _video_lists.Lists({}, {}, Counter())
+    lists = _video_lists.Lists({}, {}, Counter(), set())
     for split in ("train", "test"):
         path = folder / f"{split}list0{number}.txt"
         if not path.is_file():
