@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import video as models
 from torchvision.models.video import resnet
+from torchvision.models.video.s3d import SepInceptionBlock3D
 from torchvision.transforms._presets import VideoClassification
 
 from pipelines.config.validation_errors import suggest
@@ -80,7 +81,7 @@ class Torchvision:
             return [network.stem, *(block for stage in stages for block in stage), network.fc]
         if self.config["architecture"] == "s3d":
             parts = [part for part in network.features if next(part.parameters(), None) is not None]
-            stem = [part for part in parts if not isinstance(part, models.s3d.SepInceptionBlock3D)]
+            stem = [part for part in parts if not isinstance(part, SepInceptionBlock3D)]
             return [nn.ModuleList(stem), *parts[len(stem) :], network.classifier]
         return [*model_layers.blocks(network), network.head]
 
