@@ -70,7 +70,7 @@ def test_a_small_one_is_torchvisions_with_other_sizes() -> None:
     """With 64 channels and two blocks a stage it is torchvision's own."""
     for kind in video_torchvision.RESNETS:
         with torch.device("meta"):
-            small = video_torchvision._network({"architecture": kind, "width": 64, "layers": [2, 2, 2, 2]}, 5)
+            small = video_torchvision.network({"architecture": kind, "width": 64, "layers": [2, 2, 2, 2]}, 5)
             own = getattr(models, kind)(weights=None, num_classes=5)
         assert {n: v.shape for n, v in small.state_dict().items()} == {n: v.shape for n, v in own.state_dict().items()}
         assert str(small).partition("\n")[2] == str(own).partition("\n")[2]
