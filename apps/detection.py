@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.apps import parts, photo, video, visitor
+from pipelines.data.containers import can_be_read
+from pipelines.data.video.writing import written
 from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
@@ -249,7 +251,7 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
                         objects = gr.JSON(visible=False)
                         parts.hint("The objects in a photo appear here.")
                 photo.examples(loaded, image)
-            if video.can_be_read():
+            if can_be_read():
                 with gr.Tab("Video"), gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=280):
                         clip = gr.Video(label="Video", sources=["upload", "webcam"], buttons=[], height=300)
@@ -267,7 +269,7 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         image.change(look, image, [answer, objects], api_name="predict", show_progress_on=answer, **read)
-        if video.can_be_read():
+        if can_be_read():
             watching = clip.change(
                 film, clip, [film_answer, note], api_visibility="private", show_progress_on=film_answer, **read
             )
@@ -381,8 +383,8 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
     seconds = at[-1] + 0.04 if cut_short else max(times.seconds, at[-1] + 0.04)
     names = [f"{photo.stem(name)}_{round(1000 * when):06d}.png" for when in at]
     about = document(labels, [(image.size, one) for image, one in zip(images, found, strict=True)], names, "video")
-    clean, kind = video.written(images, at, seconds)
-    boxed, _ = video.written(drawn(images, found, labels, start), at, seconds)
+    clean, kind = written(images, at, seconds)
+    boxed, _ = written(drawn(images, found, labels, start), at, seconds)
     suffix = kind.rpartition("/")[2]
     source = f"data:{kind};base64,{base64.b64encode(clean).decode()}"
     scene = f'<video src="{source}" controls loop muted playsinline aria-label="The video"></video><canvas></canvas>'

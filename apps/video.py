@@ -1,18 +1,14 @@
-"""Short videos of visitors: which frames there are, the frames themselves, and a video that a browser plays.
+"""Short videos of visitors: which frames there are, and the frames themselves.
 
-PyAV reads and writes them, which is the extra `audio-formats`. A hostile file must not choose what FFmpeg does with it:
-its first bytes choose the container, playlists are never opened, only the codecs below are decoded, and time, frames
-and pixels are limited.
+PyAV reads them, which is the extra `audio-formats`. `pipelines.data.containers` says what a hostile file
+cannot do. In addition, only the containers and codecs below are read, and time, frames and pixels are limited.
 """
 
-import importlib.util
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from pipelines.data import containers
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ SIDE = 960  # longest side of the frames that are shown; larger ones are made sm
 SUFFIXES = "mp4, mov, webm, mkv, avi"
 MISSING = "Videos need PyAV: pip install 'graft-pipelines[audio-formats]'"
 _CODECS = "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,mpeg4,msmpeg4v3,mjpeg,mpeg2video"
-_MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the second word of a file of QuickTime's family
+_CONTAINERS = ("mp4", "matroska", "avi")
 _TICKS = 90_000  # of a second, in the videos that are written
 
 
@@ -44,11 +40,6 @@ class Times(NamedTuple):
     all: list[int]  # in units of the track, ascending
     seconds: float  # from the first frame to the last, or to MAX_SECONDS
     cut: bool  # whether the video goes on after that
-
-
-def can_be_read() -> bool:
-    """Whether PyAV is installed."""
-    return importlib.util.find_spec("av") is not None
 
 
 def times(name: str, data: bytes) -> Times:
@@ -101,34 +92,6 @@ def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
                 yield Frame(float((frame.pts - first) * base), _picture(name, frame))
 
 
-def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tuple[bytes, str]:
-    """A video of these images and its media type: H.264 in mp4, or VP8 in webm where PyAV has no H.264.
-
-    `at` are the times of the images, which have one size; the last one is shown until `seconds`.
-    """
-    import av
-
-    h264 = "libx264" in av.codec.codecs_available
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4" if h264 else "webm") as file:
-        track = file.add_stream("libx264" if h264 else "libvpx", rate=25)
-        track.time_base = track.codec_context.time_base = Fraction(1, _TICKS)
-        track.options = {"crf": "26", "preset": "veryfast"} if h264 else {"crf": "20", "b": "1500000"}
-        track.pix_fmt = "yuv420p"
-        for time, image in zip(at, shown, strict=True):
-            pixels = np.asarray(image)[: image.height & ~1, : image.width & ~1]  # the codecs need even sides
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            if not track.codec_context.is_open:
-                track.width, track.height = frame.width, frame.height
-            frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
-            file.mux(track.encode(frame))
-        # once more at the end, because a player shows the last frame for no time
-        frame.pts = round(max(seconds, at[-1] + 0.04) * _TICKS)
-        file.mux(track.encode(frame))
-        file.mux(track.encode())
-    return out.getvalue(), "video/mp4" if h264 else "video/webm"
-
-
 # ---- reading ----
 
 
@@ -141,12 +104,11 @@ class _opened:
     def __enter__(self) -> tuple[Any, Any]:
         import av
 
-        container = _container(self.data)
-        if container is None:
+        container = containers.container_of(self.data[: containers.START])
+        if container not in _CONTAINERS:
             raise DataError(f"{self.name}: not a video that is read here ({SUFFIXES})")
-        options = {"codec_whitelist": _CODECS, "protocol_whitelist": "file", "enable_drefs": "0"}
         try:
-            self.file = av.open(io.BytesIO(self.data), format=container, options=options, metadata_errors="ignore")
+            self.file = containers.opened(self.data, container, _CODECS)
         except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
             raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
         try:
@@ -156,7 +118,7 @@ class _opened:
             raise
 
     def _track(self) -> Any:
-        tracks = [track for track in self.file.streams.video if not track.disposition & track.disposition.attached_pic]
+        tracks = [track for track in self.file.streams.video if not containers.is_cover(track)]
         if not tracks:
             raise DataError(f"{self.name}: holds no pictures")
         track = tracks[0]
@@ -172,15 +134,6 @@ class _opened:
         self.file.close()
         if isinstance(error, av.FFmpegError):
             raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
-
-
-def _container(data: bytes) -> str | None:
-    """The container by its first bytes, as FFmpeg calls it; None for all others."""
-    if data[4:8] in _MP4:
-        return "mp4"
-    if data.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
-    return "avi" if data[:4] == b"RIFF" and data[8:12] == b"AVI " else None
 
 
 def _decoded(name: str, packet: Any) -> list[Any]:

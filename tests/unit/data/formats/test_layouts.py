@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.audio import containers
 from pipelines.data.filtering import Skips
 from pipelines.data.image.reading import LabelledImages
 from pipelines.data.loading import load_splits
@@ -334,7 +333,7 @@ def test_recordings_that_need_pyav(ending: str, tmp_path: Path, monkeypatch: pyt
             (tmp_path / name / f"{number}.{ending}").write_bytes(M4A)
     with pytest.raises(DataError, match=r"/no: no recording of this class can be read .*: not readable audio"):
         load(tmp_path, SOUND)
-    monkeypatch.setattr(containers, "can_be_read", lambda: False)
+    monkeypatch.setattr("pipelines.data.audio.reading.can_be_read", lambda: False)
     words = rf"/no: no recording .*: {ending} recordings need PyAV: pip install 'graft-pipelines\[audio-formats\]'; or"
     with pytest.raises(DataError, match=rf"{words} convert them, as with `ffmpeg -i x\.{ending} x\.wav`"):
         load(tmp_path, SOUND)
