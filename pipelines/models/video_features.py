@@ -132,11 +132,12 @@ class Network(nn.Module):
             self.norm = nn.LayerNorm(hidden)
             size = hidden
         mixtures = config.get("mixtures", 0)
-        self.head = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
-        bias = self.head.experts.bias if mixtures else self.head.bias
+        head: Mixture | Exact = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
+        bias = head.experts.bias if isinstance(head, Mixture) else head.bias
         # A new head begins with probabilities of 1 / classes, but not below 0.02. With 0.5, the first epochs would only
         # teach that each of thousands of classes is rare; with less, they would only raise the frequent ones.
         nn.init.constant_(bias.data, -min(4.0, math.log(classes)))
+        self.head = head
 
     def forward(self, features: Tensor, frames: Tensor) -> Tensor:
         there = torch.arange(features.shape[1], device=features.device) < frames[:, None]
