@@ -424,11 +424,7 @@ def _meta(path: Path) -> dict[int, tuple[str, str]]:
         for row in table:
             if "num_children" not in fields or int(row["num_children"]) == 0:
                 found[int(row["ILSVRC2012_ID"])] = (str(row["WNID"]), str(row["words"]))
-<<<<<<< HEAD
-    except (ValueError, KeyError, TypeError, OverflowError, MemoryError, OSError) as error:
-=======
     except (ValueError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError, OSError) as error:
->>>>>>> refs/heads/records
         raise DataError(f"{path}: no meta.mat of ImageNet's development kit: {short(str(error), 100)}") from None
     except (zlib.error, struct.error, IndexError, EOFError, AttributeError) as error:
         raise DataError(f"{path}: a damaged meta.mat: {short(str(error), 100)}") from None
