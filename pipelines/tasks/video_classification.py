@@ -272,7 +272,7 @@ class VideoClassification(Task):
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import classification, tagging
 
-        return (tagging if self._tags else classification).summarize(statistics, weights)
+        return tagging.summarize(statistics, weights) if self._tags else classification.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import classification, tagging
@@ -343,7 +343,7 @@ class VideoClassification(Task):
 
             features = spread(tfrecord.read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}
-        starts, frames = self._clips(one["video"], self.options.clips)
+        _, frames = self._clips(one["video"], self.options.clips)
         pixels = torch.stack([self.family.pixels(clip) for clip in frames])
         return {"top_k": top_k, "pixels": pixels}
 
