@@ -82,6 +82,9 @@ class Encoded(Protocol):
         Raises DataError if it cannot be read: it is then skipped and counted.
         """
 
+    def training(self) -> "Encoded":
+        """The examples that training takes, where these are other ones than those that are scored."""
+
     def to_augment(self, number: int, /) -> dict[str, Any]:
         """One example for `Task.augment`, without what augmentation replaces anyway, such as the frames of a video."""
 
@@ -110,6 +113,9 @@ class Encoding(Sequence[Any]):
     @property
     def cache_key(self) -> str:
         return ""
+
+    def training(self) -> "Encoded":
+        return self
 
     def to_augment(self, number: int) -> Any:
         return self[number]

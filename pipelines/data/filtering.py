@@ -44,6 +44,9 @@ class Usable(Encoding):
         """One example by its number among the usable ones."""
         return self.encoded[self.numbers[index]]
 
+    def training(self) -> Encoded:
+        return self
+
     def to_augment(self, index: int) -> Any:
         """The same, for augmentation."""
         return self.encoded.to_augment(self.numbers[index])

@@ -153,18 +153,13 @@ class VideoClassification(Task):
         return self.family.layers(model)
 
     def encode(self, rows: Any) -> "Encoding":
-        return self._encoded(rows, self.options.clips)
-
-    def encode_training(self, rows: Any) -> "Encoding":
-        return self._encoded(rows, 1)
-
-    def _encoded(self, rows: Any, clips: int) -> "Encoding":
         from pipelines.data.video.clips import Clips
         from pipelines.data.video.feature_sets import FeatureSets
 
         if self._features:
             return FeatureSets(rows, self.labels, self.options.multi_label, self.options.max_frames)
-        return Clips(rows, self.labels, self.options.multi_label, self.family.frames, self.family.rate, clips)
+        frames, rate = self.family.frames, self.family.rate
+        return Clips(rows, self.labels, self.options.multi_label, frames, rate, self.options.clips)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -134,7 +134,7 @@ def test_a_row_is_scored_by_the_mean_of_its_clips(made: SimpleNamespace) -> None
 def test_training_takes_one_random_clip_of_each_video(made: SimpleNamespace) -> None:
     task = VideoClassification(Options(augment="clip"))
     task.family, task.labels = made.task.family, made.task.labels
-    encoded = task.encode_training(made.splits.train)
+    encoded = task.encode(made.splits.train).training()
     assert len(encoded) == len(made.splits.train)
     raw = encoded.to_augment(0)
     assert "frames" not in raw, "augmentation decodes another clip"
