@@ -7,6 +7,7 @@ where the wanted frame is seconds away.
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -140,11 +141,20 @@ class Track:
 
     def _begin(self, earliest: int | None) -> None:
         """Read packets from where the file is; frames before `earliest` need others that are not read."""
-        self.packets = self.file.demux(self.stream)
+        self.packets = self._packets()
         self.waiting: deque[Any] = deque()  # packets that were read, and are not decoded yet
         self.dts: int | None = None  # of the last packet: no later one has a frame before it
         self.late = 0  # packets in a row whose frames are after the wanted time
         self._restart(earliest)
+
+    def _packets(self) -> Iterator[Any]:
+        """The packets of the track, up to the end or to damage."""
+        import av
+
+        try:
+            yield from self.file.demux(self.stream)
+        except (av.FFmpegError, IndexError):  # PyAV has no place for a track that begins in the middle
+            return
 
     def _restart(self, earliest: int | None) -> None:
         self.earliest = earliest
@@ -176,17 +186,12 @@ class Track:
 
     def _read_ahead(self, time: int, jump: bool = True) -> None:
         """Read packets until all key frames up to `time` are known. With `jump`, go on with the last of these."""
-        import av
-
         if jump:
             self._jump(time)
         self.late = 0
         size = 0
         while self.dts is None or self.dts <= time:
-            try:
-                packet = next(self.packets, None)
-            except av.FFmpegError:  # the end of a file that was cut off
-                packet = None
+            packet = next(self.packets, None)
             if packet is None:
                 return
             if not packet.size:
@@ -246,10 +251,7 @@ class Track:
         import av
 
         if not self.waiting:
-            try:
-                packet = next((packet for packet in self.packets if packet.size), None)
-            except av.FFmpegError:
-                packet = None
+            packet = next((packet for packet in self.packets if packet.size), None)
             if packet is not None:
                 self._wait(packet)
         packet = self.waiting.popleft() if self.waiting else None
