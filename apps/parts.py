@@ -83,7 +83,8 @@ _NO_TEXT = f".graft-output.block:has(textarea:placeholder-shown){_IDLE}"
 CSS = (
     f"""
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
-.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
+.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask,
+.block.graft-found:has(> .html-container > .prose:empty) ~ .graft-ask {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-found:has(> .html-container > .prose:empty){_IDLE} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
@@ -182,6 +183,49 @@ CSS = (
   color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer;
   font-weight: 500; }
 .graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
+
+/* classes over the time of a video: six lines that are told apart in light and in dark mode, also by their dashes */
+.graft-over-time { --line-0: #0f766e; --line-1: #c2410c; --line-2: #2563a5; --line-3: #a21caf; --line-4: #854d0e;
+  --line-5: #475569; }
+.dark .graft-over-time { --line-0: #2dd4bf; --line-1: #fb923c; --line-2: #60a5fa; --line-3: #e879f9; --line-4: #facc15;
+  --line-5: #cbd5e1; }
+.graft-over-time .graft-line-0 { stroke: var(--line-0); background: var(--line-0); }
+.graft-over-time .graft-line-1 { stroke: var(--line-1); background: var(--line-1); stroke-dasharray: 7 3; }
+.graft-over-time .graft-line-2 { stroke: var(--line-2); background: var(--line-2); stroke-dasharray: 2 3; }
+.graft-over-time .graft-line-3 { stroke: var(--line-3); background: var(--line-3); stroke-dasharray: 9 3 2 3; }
+.graft-over-time .graft-line-4 { stroke: var(--line-4); background: var(--line-4); stroke-dasharray: 4 4; }
+.graft-over-time .graft-line-5 { stroke: var(--line-5); background: var(--line-5); stroke-dasharray: 12 3; }
+.graft-over-time .graft-times { padding-top: .4rem; }
+.graft-over-time .graft-area { cursor: crosshair; touch-action: pan-y; }
+.graft-over-time .graft-area path { vector-effect: non-scaling-stroke; stroke-linecap: round; stroke-width: 6;
+  stroke-dasharray: none; }
+.graft-found.graft-over-time .graft-area line.grid { stroke: var(--border-color-primary); }
+.graft-found.graft-over-time .graft-area line.cursor { stroke: var(--body-text-color); stroke-width: 1.5; }
+.graft-found.graft-over-time .graft-times .graft-x span:last-child { transform: translateX(-50%); }
+.graft-found.graft-over-time .graft-times .graft-x span:first-child { transform: none; }
+.graft-over-time .graft-plot .graft-y { min-width: 2.4rem; }
+.graft-over-time .graft-scene video { max-height: 19rem; }
+.graft-over-time li b { white-space: nowrap; }
+.block.graft-film .video-container:has(.graft-unplayable)::after { content: "This browser does not play the file. "
+  "The answer has a copy that it plays."; position: absolute; inset: 30% 1rem auto; text-align: center;
+  color: var(--body-text-color-subdued); font-size: .9rem; }
+
+/* the frames that decide: a bar below each, the longer and warmer the more the answer needs the frame */
+.graft-strip .html-container { padding: 0; }
+.graft-strip figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
+  background: var(--block-background-fill); overflow: hidden; padding: .6rem .8rem; }
+.graft-strip ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.4rem, 1fr)); gap: .5rem; margin: 0;
+  padding: 0; list-style: none; }
+.graft-strip li { margin: 0; padding: 0; }
+.graft-strip button { display: block; width: 100%; padding: 0; border: none; background: none; cursor: pointer;
+  font-size: .75rem; line-height: 1.5; text-align: left; }
+.graft-strip button img { display: block; width: 100%; margin: 0; aspect-ratio: 4 / 3; object-fit: contain;
+  background: #0b1220; border-radius: .3rem; }
+.graft-strip button i { display: block; height: .4rem; margin: .25rem 0 .1rem; border-radius: .2rem;
+  background: linear-gradient(90deg, color-mix(in srgb, #d61e32 calc(100% * var(--share)), #ffd03c)
+  calc(100% * var(--share)), var(--border-color-primary) calc(100% * var(--share))); }
+.graft-strip button span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.graft-strip.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 6rem; }
 
 /* classes of pixels: what is under the pointer, and a switch for each class */
 .graft-found .graft-pointed { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem; min-height: 2.2rem;

@@ -5,10 +5,12 @@ its first bytes choose the container, playlists are never opened, only the codec
 and pixels are limited.
 """
 
+import base64
 import importlib.util
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -78,8 +80,8 @@ def chosen(found: Times, most: int) -> list[int]:
     return [found.all[int(place * step)] for place in range(min(most, len(found.all)))]
 
 
-def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
-    """Yield the frames of these times, of a side of at most SIDE pixels. Frames that are damaged are left out.
+def frames(name: str, data: bytes, wanted: Sequence[int], side: int | None = None) -> Iterator[Frame]:
+    """Yield the frames of these times, their sides at most `side` pixels (SIDE). Frames that are damaged are left out.
 
     Raises DataError if the video changes to a size that is not read.
     """
@@ -98,13 +100,14 @@ def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
                     continue
                 while left and left[0] <= frame.pts:
                     left.pop(0)
-                yield Frame(float((frame.pts - first) * base), _picture(name, frame))
+                yield Frame(float((frame.pts - first) * base), _picture(name, frame, side or SIDE))
 
 
-def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tuple[bytes, str]:
+def written(shown: Iterable["Image"], at: Iterable[float], seconds: float) -> tuple[bytes, str]:
     """A video of these images and its media type: H.264 in mp4, or VP8 in webm where PyAV has no H.264.
 
-    `at` are the times of the images, which have one size; the last one is shown until `seconds`.
+    There is at least one image. `at` are the times of the images, which have one size; the last one is shown until
+    `seconds`.
     """
     import av
 
@@ -123,10 +126,22 @@ def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tu
             frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
             file.mux(track.encode(frame))
         # once more at the end, because a player shows the last frame for no time
-        frame.pts = round(max(seconds, at[-1] + 0.04) * _TICKS)
+        frame.pts = round(max(seconds, time + 0.04) * _TICKS)
         file.mux(track.encode(frame))
         file.mux(track.encode())
     return out.getvalue(), "video/mp4" if h264 else "video/webm"
+
+
+def playable(name: str, data: bytes, found: Times, most: int, side: int) -> str:
+    """A small copy without sound that every browser plays, of at most `most` frames, as a data URI. Raises DataError."""
+    read = frames(name, data, chosen(found, most), side)
+    first = next(read, None)
+    if first is None:
+        raise DataError(f"{name}: a video without a frame that can be read")
+    # the track may change its size in the middle
+    one, two = tee(frame for frame in chain([first], read) if frame.image.size == first.image.size)
+    copy, kind = written((frame.image for frame in one), (frame.time for frame in two), found.seconds)
+    return f"data:{kind};base64,{base64.b64encode(copy).decode()}"
 
 
 # ---- reading ----
@@ -193,11 +208,11 @@ def _decoded(name: str, packet: Any) -> list[Any]:
         return []
 
 
-def _picture(name: str, frame: Any) -> "Image":
+def _picture(name: str, frame: Any, side: int) -> "Image":
     """A frame as PIL RGB, turned as the video says, at the size that is shown."""
     _check_size(name, frame.width, frame.height)
-    scale = min(1.0, SIDE / max(frame.width, frame.height))
-    width, height = (max(2, round(side * scale)) for side in (frame.width, frame.height))
+    scale = min(1.0, side / max(frame.width, frame.height))
+    width, height = (max(2, round(length * scale)) for length in (frame.width, frame.height))
     image: Image = frame.to_image(width=width, height=height)
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
