@@ -23,6 +23,7 @@ from pipelines.metrics import (
     regression,
     segmentation,
     speech_recognition,
+    tagging,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,25 @@ def _several_labels(columns: Columns) -> Scores:
     ]
     found = classification.scores(records, labels, multi_label=True)
     return {**found, "f1_macro_multi_label": found["f1_macro"]}
+
+
+def _tags(columns: Columns) -> Scores:
+    """A score of every class for each row, and 0 or 1 for every class; the 20 best of each row count."""
+    scores, true = (_table(columns[key], key) for key in ("predictions", "references"))
+    if scores.shape != true.shape:
+        raise DataError(
+            f"predictions and references must have one number for each class, got {scores.shape[1]} and {true.shape[1]}"
+        )
+    labels = [f"{number:06d}" for number in range(scores.shape[1])]
+    records = []
+    for number, (given, row) in enumerate(zip(scores, true, strict=True)):
+        order = np.argsort(-given, kind="stable")  # of equal scores, the first class comes first
+        first = order[: np.count_nonzero(row)]
+        best = {labels[place]: float(given[place]) for place in order[: tagging.BEST]}
+        right = int(np.count_nonzero((row[first] != 0) & (given[first] > 0)))
+        records.append({"id": str(number), **tagging.record([labels[k] for k in np.flatnonzero(row)], best, right)})
+    found = tagging.scores(records, labels)
+    return {**found, "map_at_20": found["map"]}
 
 
 def _numbers(columns: Columns) -> Scores:
@@ -217,6 +237,13 @@ _KINDS = (
         _several_labels,
         ({"predictions": "[float64]", "references": "[int64]"},),
         "predictions: a probability of every class for each row (above 0.5 the class is predicted); "
+        "references: 0 or 1 for every class",
+    ),
+    _Kind(
+        ("gap", "hit_at_1", "map_at_20", "perr"),
+        _tags,
+        ({"predictions": "[float64]", "references": "[int64]"},),
+        "predictions: a score of every class for each row, of which the 20 best count (YouTube-8M); "
         "references: 0 or 1 for every class",
     ),
     _Kind(

@@ -21,6 +21,7 @@ from pipelines.metrics import (
     regression,
     segmentation,
     speech_recognition,
+    tagging,
 )
 from pipelines.metrics.as_evaluate import as_evaluate, metric_names
 
@@ -64,6 +65,20 @@ def several_labels(rng: random.Random) -> Made:
     ]
     own = classification.scores(records, LABELS, multi_label=True)
     return {"predictions": sure, "references": true}, own | {"f1_macro_multi_label": own["f1_macro"]}
+
+
+def tags(rng: random.Random) -> Made:
+    true = [[int(rng.random() < 0.2) for _ in range(30)] for _ in range(N)]
+    sure = [[rng.random() for _ in range(30)] for _ in range(N)]
+    records = []
+    for number, (row, given) in enumerate(zip(true, sure, strict=True)):
+        ranked = sorted(range(30), key=lambda k: -given[k])
+        right = sum(row[k] for k in ranked[: sum(row)])
+        best = {str(k): given[k] for k in ranked[:20]}
+        named = [str(k) for k, one in enumerate(row) if one]
+        records.append({"id": f"{number:03}", **tagging.record(named, best, right)})
+    own = tagging.scores(records, [str(k) for k in range(30)])
+    return {"predictions": sure, "references": true}, own | {"map_at_20": own["map"]}
 
 
 def numbers(rng: random.Random) -> Made:
@@ -138,6 +153,7 @@ def features(rng: random.Random) -> Made:
 CASES: dict[str, Callable[[random.Random], Made]] = {
     **dict.fromkeys(("accuracy", "balanced_accuracy", "f1_macro", "mcc", "ece", "top_5_accuracy"), one_label),
     **dict.fromkeys(("f1_macro_multi_label", "f1_micro", "map", "subset_accuracy"), several_labels),
+    **dict.fromkeys(("gap", "hit_at_1", "map_at_20", "perr"), tags),
     **dict.fromkeys(("pearson", "spearman", "mse"), numbers),
     **dict.fromkeys(("exact_match", "f1", "no_answer_accuracy", "has_answer_f1"), answers),
     **dict.fromkeys(
