@@ -273,12 +273,19 @@ def check_numbers(labels: Sequence[float], source: str) -> None:
         )
 
 
-def label_names(splits: "dict[str, Dataset]", known: list[str] | None, source: str) -> list[str]:
+def label_names(
+    splits: "dict[str, Dataset]", known: list[str] | None, source: str, vocabulary: bool = False
+) -> list[str]:
     """The classes in the data set's own order, or sorted (numbers by value).
 
-    Raises DataError for a class that is not in train.
+    Raises DataError for a class that is not in train. If `known` is a published vocabulary, its classes are all taken.
     """
     seen = {name: _labels_of(rows) for name, rows in splits.items()}
+    if vocabulary and known is not None:
+        unseen = sum(label not in seen["train"] for label in known)
+        if unseen:
+            log.warning("%s: no row of train has %d of the %d classes of the vocabulary", source, unseen, len(known))
+        return known
     for name in ("validation", "test"):
         extra = sorted(seen[name] - seen["train"])
         if extra:

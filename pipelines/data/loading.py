@@ -47,6 +47,7 @@ log = logging.getLogger("graft")
 BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
 # formats of images with masks, or with shapes that are drawn to masks; those that have nothing else come first
 ONLY_MASKS = ("cityscapes", "ade20k", "oxford_pets", "run_lengths", "masks")
+OWN_TREES = ("youtube8m", "imagenet")  # of one published set each; ImageNet's has files with boxes, too
 MASKS = ("cityscapes", "ade20k", "oxford_pets", "voc", "run_lengths", "masks", "coco", "labelme", "yolo_txt")
 
 
@@ -82,6 +83,8 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks = "mask" in columns
     first = MASKS if masks else (*sorted(BOXES), *ONLY_MASKS)
+    if not masks and "objects" not in columns:
+        first = (*OWN_TREES, *first)
     for name in (*first, *(name for name in names if name not in first)):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
@@ -259,9 +262,7 @@ def load_splits(section: DataSection, needs: DataSpec, trained: TrainedRows = NO
     for name, rows in splits.items():
         check_rows(name, rows, section)
     local = Path(section.id).expanduser()
-    labels = source.labels if source.vocabulary else None
-    if needs.has_classes and not source.vocabulary:
-        labels = label_names(splits, source.labels, section.id)
+    labels = label_names(splits, source.labels, section.id, source.vocabulary) if needs.has_classes else None
     if "boxes" in needs.columns.values():
         labels = source.labels
         objects.check_classes(splits["train"], labels or [], section.id)

@@ -35,7 +35,6 @@ class Source:
 
     splits: "dict[str, Dataset]"
     labels: list[str] | None = None  # in the data set's own order, if it has one
-    vocabulary: bool = False  # whether `labels` are all classes of a model, also those that no row has
     skipped: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # split -> (id, why)
     lost: dict[str, dict[str, str]] = field(default_factory=dict)  # split -> label of skipped rows -> why
     # what is not a row (".txt files", "rows of the split 'extra'") -> how many
@@ -49,6 +48,7 @@ class Source:
     group: str | None = None
     # what a file says of the values of masks: {"names": [...]}, {"values": {...}} or {"colors": {...}}; see data.maps
     mask_names: dict[str, Any] = field(default_factory=dict)
+    vocabulary: bool = False  # `labels` are those of a published vocabulary: a model learns all of them, in its order
 
 
 def by_label(rows: "Dataset") -> list[Any] | None:

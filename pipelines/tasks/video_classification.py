@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.schema import DataSpec
-from pipelines.errors import DataError, ModelError
+from pipelines.errors import DataError
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
@@ -130,6 +130,7 @@ class VideoClassification(Task):
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.data import labels
+        from pipelines.data.video import tfrecord
         from pipelines.models import video
 
         self.labels = labels.names(splits, self.options.multi_label)
@@ -137,17 +138,15 @@ class VideoClassification(Task):
             self.weights = labels.balanced(splits.train["label"], self.labels)
         options = self.options
         model, self.family = video.build(
-            source, self.labels, options.multi_label, options.frames, options.frame_rate, options.image_size
+            source,
+            self.labels,
+            options.multi_label,
+            options.frames,
+            options.frame_rate,
+            options.image_size,
+            tfrecord.SIZES if self._features else None,
         )
-        self._check_reads()
         return model
-
-    def _check_reads(self) -> None:
-        if self.family.reads != self.options.input:
-            raise ModelError(
-                f"options.input={self.options.input}: this model reads {self.family.reads}: "
-                f"set options.input={self.family.reads}, or choose another model"
-            )
 
     def layers(self, model: Any) -> "list[nn.Module]":
         return self.family.layers(model)
@@ -332,9 +331,9 @@ class VideoClassification(Task):
 
         top_k = one.get("top_k", 5)
         if self._features:
-            from pipelines.data.video.feature_sets import read_features
+            from pipelines.data.video.feature_sets import read_features, spread
 
-            features = read_features(one["features"])[: self.options.max_frames]
+            features = spread(read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}
         starts, frames = self._clips(one["video"], self.options.clips)
         pixels = torch.stack([self.family.pixels(clip) for clip in frames])

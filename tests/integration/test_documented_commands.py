@@ -30,7 +30,17 @@ from pipelines.config import recipe as recipes
 from pipelines.config.catalog import recipe_paths
 from pipelines.config.recipe import DataSection, Recipe
 from pipelines.diagnostics import guess
-from tests.support import tiny, tiny_audio, tiny_boxes, tiny_masks, tiny_pictures, tiny_text, tiny_whisper
+from tests.support import (
+    tiny,
+    tiny_audio,
+    tiny_boxes,
+    tiny_masks,
+    tiny_pictures,
+    tiny_text,
+    tiny_tfrecords,
+    tiny_videos,
+    tiny_whisper,
+)
 from tests.support.command import Done, graft
 from tests.support.doc_blocks import ROOT, Block, blocks, commands, pages, snippets
 from tests.support.hub import USER, HubServer, hub  # noqa: F401 (a fixture)
@@ -87,6 +97,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_boxes.shapes(folder / "boxes", n=30)
     tiny_boxes.shapes(folder / "masks", n=30)
     tiny_masks.shapes(folder / "pixels", n=30)
+    tiny_videos.moving_shapes(folder / "videos", n=24, classes=2, frames=12, side=32)
+    tiny_tfrecords.videos(folder / "youtube8m", n=60)
     recordings(folder / "sounds")
     tiny_whisper.librispeech(folder / "LibriSpeech")
     reviews(folder / "reviews.csv")
@@ -95,6 +107,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     comments(folder / "comments.csv")
     tiny_text.squad(folder / "squad")
     tiny.picture(0, 2, 60, np.random.default_rng(0)).save(folder / "new.jpg")
+    shutil.copy(next((folder / "videos").rglob("*.mp4")), folder / "new.mp4")
     tiny_audio.write(folder / "new.wav", tiny_audio.spoken("low mid"))
     return folder
 

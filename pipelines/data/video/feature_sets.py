@@ -1,0 +1,97 @@
+"""Features of videos with labels, as examples for classification."""
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.data.columns import values
+from pipelines.data.encoding import Encoding, Lengths
+from pipelines.data.labels import check_known, several
+from pipelines.data.video import tfrecord
+from pipelines.errors import DataError
+
+
+class FeatureSets(Encoding):
+    """Rows as examples. The record of a video is read when it is indexed, in a worker, and its checksum is compared.
+
+    An example has `features`, float32 [n, 1152]: rgb, then audio; n is 1 for features of the video. Of a video with
+    more than `max_frames` frames, so many are taken, evenly spread. It warns of labels that the model does not know.
+    Raises DataError if it knows none of them.
+    """
+
+    length_unit = "frames"
+
+    def __init__(self, rows: Any, labels: list[str], multi_label: bool, max_frames: int | None) -> None:
+        self.multi_label, self.max_frames = multi_label, max_frames
+        self.number_of = {label: number for number, label in enumerate(labels)}
+        # columns in place of rows: to read a row takes ten times as long as the record itself
+        self.ids = values(rows, "id")
+        files = _field(rows, "path").dictionary_encode()
+        self.files, self.file = files.dictionary.to_pylist(), files.indices.to_numpy()
+        self.offset, self.size = _field(rows, "offset").to_numpy(), _field(rows, "length").to_numpy()
+        self.frames = np.array(values(rows, "frames"), np.int64)
+        self._name(values(rows, "label"))
+        check_known(set(self.names), labels)
+
+    def _name(self, labels: list[Any]) -> None:
+        """Keep the labels as numbers, in one piece."""
+        numbers: dict[str, int] = {}
+        flat: list[int] = []
+        ends = [0]
+        for row, label in enumerate(labels):
+            parts = several(label) if self.multi_label or isinstance(label, list) else [str(label)]
+            if not self.multi_label and len(parts) != 1:
+                raise DataError(
+                    f"{self.ids[row]}: {len(parts)} labels, and one is wanted: set options.multi_label=true"
+                )
+            flat += [numbers.setdefault(part, len(numbers)) for part in parts]
+            ends.append(len(flat))
+        self.names = list(numbers)
+        self.flat, self.ends = np.array(flat, np.int32), np.array(ends, np.int64)
+        # a label that the model does not know counts as an error when scored
+        self.classes = np.array([self.number_of.get(name, -1) for name in self.names], np.int64)
+
+    @property
+    def lengths(self) -> Lengths | None:
+        if not len(self) or self.frames.max() == 1:
+            return None
+        return self.frames if self.max_frames is None else np.minimum(self.frames, self.max_frames)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: Any) -> Any:
+        """One example by number."""
+        import torch
+
+        path = self.files[self.file[number]]
+        cell = tfrecord.cell(path, int(self.offset[number]), int(self.size[number]))
+        features = spread(tfrecord.joined(tfrecord.read_cell(cell)), self.max_frames)
+        own = self.flat[self.ends[number] : self.ends[number + 1]]
+        target = np.zeros(len(self.number_of), np.float32)
+        classes = self.classes[own]
+        target[classes[classes >= 0]] = 1.0
+        true = [self.names[one] for one in own]
+        return {
+            "id": self.ids[number],
+            "row": number,
+            "features": features,
+            "target": torch.from_numpy(target),
+            "true": true if self.multi_label else true[0],
+        }
+
+
+def _field(rows: Any, name: str) -> Any:
+    """A part of the cells of the column `features`, as one piece in memory."""
+    import pyarrow.compute
+
+    found = pyarrow.compute.struct_field(rows.data.column("features"), name)
+    found = found if rows._indices is None else found.take(rows._indices.column(0))
+    return found.combine_chunks() if isinstance(found, pyarrow.ChunkedArray) else found
+
+
+def spread(features: np.ndarray, most: int | None) -> np.ndarray:
+    """At most so many frames, evenly spread over the video."""
+    if most is None or len(features) <= most:
+        return features
+    return features[np.arange(most) * len(features) // most]
