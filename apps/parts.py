@@ -210,6 +210,9 @@ CSS = (
   "The answer has a copy that it plays."; position: absolute; inset: 30% 1rem auto; text-align: center;
   color: var(--body-text-color-subdued); font-size: .9rem; }
 
+/* Gradio's scissors fetch a program from another host */
+.graft-film :is([aria-label^="Trim video"], [aria-label^="Reset video"]) { display: none; }
+
 /* the frames that decide: a bar below each, the longer and warmer the more the answer needs the frame */
 .graft-strip .html-container { padding: 0; }
 .graft-strip figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);

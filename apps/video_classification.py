@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from pipelines.apps import parts, timeline, video, video_features, visitor
+from pipelines.data.video import clips, reading
+from pipelines.errors import DataError
+from pipelines.models import occlusion
 from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ TOP = 5
 CLIPS = 24  # of the chart
 SIDE = 640  # longest side in pixels of the video in the page
 FRAMES = 240  # of the video in the page
+STRETCHES = 12  # of a video, hidden one at a time
+MAX_CLIP = 600 << 20  # bytes of the frames of a clip
 PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 FLAT = 0.1  # log-odds; if no stretch changes more than this, there is nothing to show
 
@@ -46,7 +52,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str, str]:
         """The likeliest classes of a video with their confidences, and a chart of them over its time."""
         with parts.shown():
-            film = uploaded(file)
+            film = uploaded(task, file)
             if film is None:
                 return None, "", "", ""
             answers, page = watched(loaded, film)
@@ -55,7 +61,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
     def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
-            film = uploaded(file)
+            film = uploaded(task, file)
             if film is None:
                 return "", ""
             return decided(loaded, film, lambda done, of: progress(done / of, desc="Hiding one stretch at a time"))
@@ -129,13 +135,20 @@ def examples(loaded: "Loaded", field: gr.Video) -> None:
 # ---- an upload ----
 
 
-def uploaded(value: Any) -> Film | None:
+def uploaded(task: "VideoClassification", value: Any) -> Film | None:
     """Read what gr.Video sends with `preprocess=False`; None for no video. Raises DataError."""
     file = visitor.read(value)
     if file is None:
         return None
     name = short(file.name, 60)
-    return Film(name, file.data, video.times(name, file.data))
+    film = Film(name, file.data, video.times(name, file.data))
+    about = reading.header(film.cell)
+    if 3 * about.width * about.height * task.family.frames > MAX_CLIP:
+        raise DataError(
+            f"{name}: frames of {about.width} x {about.height} pixels are too large here, because the model reads "
+            f"{task.family.frames} of them at a time: make the video smaller"
+        )
+    return film
 
 
 def watched(loaded: "Loaded", film: Film) -> tuple[list[dict[str, Any]], str]:
@@ -153,6 +166,66 @@ def watched(loaded: "Loaded", film: Film) -> tuple[list[dict[str, Any]], str]:
 # ---- what decides ----
 
 
+class Read(NamedTuple):
+    """The frames that the model reads of a video, each one once."""
+
+    times: list[float]  # seconds, ascending
+    frames: np.ndarray  # uint8 [times, height, width, 3]
+    clips: list[list[int]]  # the numbers of the frames of each clip
+
+
 def decided(loaded: "Loaded", film: Film, tick: Callable[[int, int], Any]) -> tuple[str, str]:
     """The strip of frames that decide the first answer as HTML, and a sentence about them. Raises DataError."""
-    raise NotImplementedError
+    task = cast("VideoClassification", loaded.task)
+    answers = loaded.infer(film.cell, top_k=len(task.labels))
+    label, sure = answers[0]["label"], parts.log_odds(answers, answers[0]["label"], task.options.multi_label)
+    read = frames_read(task, film)
+    place = task.labels.index(label)
+    pieces = max(1, min(STRETCHES, len(read.times) // 2))
+
+    def scores(several: "Sequence[np.ndarray]") -> list[float]:
+        return [score(task, loaded.model, [frames[clip] for clip in read.clips], place) for frames in several]
+
+    found = occlusion.deciding_frames(scores, read.frames, pieces, tick=tick)
+    end = min(film.times.seconds, read.times[-1] + 1 / task.family.rate)
+    edges = [*read.times, max(end, read.times[-1] + 0.01)]
+    stretches = [timeline.Stretch(edges[one.first], edges[one.last], drop) for one, drop in found]
+    worst = max(stretches, key=lambda one: one.drop)
+    if worst.drop < FLAT:
+        return "", f"No single stretch decides: whichever is hidden, the answer stays at {parts.percent(sure)}."
+    pictures = [Image.fromarray(read.frames[(one.first + one.last - 1) // 2]) for one, _ in found]
+    before, after = parts.percent(sure), parts.percent(sure - worst.drop)
+    caption = f"Hiding the warmest frames ({worst.start:.1f} to {worst.end:.1f} seconds) "
+    caption += f"takes the answer from {before} to {after}."
+    if before == after:
+        caption = f"It stays at {before} whichever frames are hidden; the warm ones weigh most."
+    return timeline.strip(stretches, pictures), caption
+
+
+def frames_read(task: "VideoClassification", film: Film) -> Read:
+    """The frames of the clips that an answer averages, made smaller to twice the size that the model reads."""
+    family = task.family
+    about = reading.header(film.cell)
+    starts = clips.starts(about.seconds, family.frames / family.rate, task.options.clips)
+    times = [clips.times(about.seconds, family.frames, family.rate, start) for start in starts]
+    scale = min(1.0, 2 * max(family.size) / min(about.width, about.height))
+    size = (max(1, round(about.width * scale)), max(1, round(about.height * scale)))
+    at: dict[float, np.ndarray] = {}
+    for own in times:
+        for time, frame in zip(own, reading.read_frames(film.cell, own), strict=True):
+            at[round(time, 3)] = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+    ascending = sorted(at)
+    number = {time: place for place, time in enumerate(ascending)}
+    of_clips = [[number[round(time, 3)] for time in own] for own in times]
+    return Read(ascending, np.stack([at[time] for time in ascending]), of_clips)
+
+
+def score(task: "VideoClassification", model: Any, several: "Sequence[np.ndarray]", place: int) -> float:
+    """The log-odds of one class for the clips of a video, whose probabilities are averaged."""
+    import torch
+
+    pixels = torch.stack([task.family.pixels(clip) for clip in several]).to(next(model.parameters()).device)
+    with torch.inference_mode():
+        logits = task.family.logits(model, {"pixel_values": pixels}).double().cpu()
+    shares = logits.sigmoid() if task.options.multi_label else logits.softmax(-1)
+    return float(shares.mean(0)[place].clamp(1e-12, 1 - 1e-12).logit())
