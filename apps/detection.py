@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.apps import parts, photo, video, visitor
+from pipelines.data.containers import can_be_read
 from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
@@ -249,7 +250,7 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
                         objects = gr.JSON(visible=False)
                         parts.hint("The objects in a photo appear here.")
                 photo.examples(loaded, image)
-            if video.can_be_read():
+            if can_be_read():
                 with gr.Tab("Video"), gr.Row(equal_height=False):
                     with gr.Column(scale=2, min_width=280):
                         clip = gr.Video(label="Video", sources=["upload", "webcam"], buttons=[], height=300)
@@ -267,7 +268,7 @@ def page(loaded: "Loaded", what: str) -> gr.Blocks:
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         image.change(look, image, [answer, objects], api_name="predict", show_progress_on=answer, **read)
-        if video.can_be_read():
+        if can_be_read():
             watching = clip.change(
                 film, clip, [film_answer, note], api_visibility="private", show_progress_on=film_answer, **read
             )

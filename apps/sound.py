@@ -9,7 +9,7 @@ import numpy as np
 
 from pipelines.apps import parts, visitor
 from pipelines.apps.transcript import clock
-from pipelines.data.audio.containers import can_be_read
+from pipelines.data.containers import can_be_read
 from pipelines.data.audio.reading import header, read_audio, resampled
 from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
 from pipelines.errors import DataError

@@ -1,12 +1,10 @@
 """Short videos of visitors: which frames there are, the frames themselves, and a video that a browser plays.
 
-PyAV reads and writes them, which is the extra `audio-formats`. A hostile file must not choose what FFmpeg does with it:
-its first bytes choose the container, playlists are never opened, only the codecs below are decoded, and time, frames
-and pixels are limited.
+PyAV reads and writes them, which is the extra `audio-formats`. `pipelines.data.containers` says what a hostile file
+cannot do. In addition, only the containers and codecs below are read, and time, frames and pixels are limited.
 """
 
 import base64
-import importlib.util
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipelines.data import containers
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ SIDE = 960  # longest side of the frames that are shown; larger ones are made sm
 SUFFIXES = "mp4, mov, webm, mkv, avi"
 MISSING = "Videos need PyAV: pip install 'graft-pipelines[audio-formats]'"
 _CODECS = "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,mpeg4,msmpeg4v3,mjpeg,mpeg2video"
-_MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the second word of a file of QuickTime's family
+_CONTAINERS = ("mp4", "matroska", "avi")
 _TICKS = 90_000  # of a second, in the videos that are written
 
 
@@ -46,11 +45,6 @@ class Times(NamedTuple):
     all: list[int]  # in units of the track, ascending
     seconds: float  # from the first frame to the last, or to MAX_SECONDS
     cut: bool  # whether the video goes on after that
-
-
-def can_be_read() -> bool:
-    """Whether PyAV is installed."""
-    return importlib.util.find_spec("av") is not None
 
 
 def times(name: str, data: bytes) -> Times:
@@ -156,12 +150,11 @@ class _opened:
     def __enter__(self) -> tuple[Any, Any]:
         import av
 
-        container = _container(self.data)
-        if container is None:
+        container = containers.container_of(self.data[: containers.START])
+        if container not in _CONTAINERS:
             raise DataError(f"{self.name}: not a video that is read here ({SUFFIXES})")
-        options = {"codec_whitelist": _CODECS, "protocol_whitelist": "file", "enable_drefs": "0"}
         try:
-            self.file = av.open(io.BytesIO(self.data), format=container, options=options, metadata_errors="ignore")
+            self.file = containers.opened(self.data, container, _CODECS)
         except (av.FFmpegError, ValueError, UnicodeDecodeError) as error:
             raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
         try:
@@ -171,7 +164,7 @@ class _opened:
             raise
 
     def _track(self) -> Any:
-        tracks = [track for track in self.file.streams.video if not track.disposition & track.disposition.attached_pic]
+        tracks = [track for track in self.file.streams.video if not containers.is_cover(track)]
         if not tracks:
             raise DataError(f"{self.name}: holds no pictures")
         track = tracks[0]
@@ -187,15 +180,6 @@ class _opened:
         self.file.close()
         if isinstance(error, av.FFmpegError):
             raise DataError(f"{self.name}: not a readable video: {_why(error)}") from None
-
-
-def _container(data: bytes) -> str | None:
-    """The container by its first bytes, as FFmpeg calls it; None for all others."""
-    if data[4:8] in _MP4:
-        return "mp4"
-    if data.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
-    return "avi" if data[:4] == b"RIFF" and data[8:12] == b"AVI " else None
 
 
 def _decoded(name: str, packet: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """List folders in the same way for every format: sorted, without hidden files and files of the operating system."""
 
+import io
 import os
 import unicodedata
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from pipelines.data.splitting import USUAL
@@ -145,22 +147,50 @@ def ends(file: Path, size: int = 1 << 16) -> bytes:
         return b""
 
 
-def begins(value: Any) -> tuple[bytes, str]:
-    """The first 12 bytes of an image or a recording, and the suffix of its name.
+def begins(value: Any, size: int = 12) -> tuple[bytes, str]:
+    """The first bytes of an image, a recording or a video, and the suffix of its name.
 
     Both are empty if there is no file to read. `value` is a path, bytes, or datasets' {"path", "bytes"}.
     """
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value[:12]), ""
+        return bytes(value[:size]), ""
     if not isinstance(value, (str, Path)):
         return b"", ""
     try:
         with open(value, "rb") as file:
-            return file.read(12), Path(value).suffix.lower()
+            return file.read(size), Path(value).suffix.lower()
     except (OSError, ValueError):
         return b"", ""
+
+
+def source_of(name: str, value: Any, medium: str) -> str | io.BytesIO:
+    """The path of a readable file, or its bytes. `value` is a path, bytes, or datasets' {"path", "bytes"}.
+
+    `medium` is the word for it in messages. Raises DataError, which begins with `name`, if there is no such file.
+    """
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+    if value is None:
+        raise DataError(f"{name}: no {medium} here")
+    if isinstance(value, (bytes, bytearray)):
+        if not value:
+            raise DataError(f"{name}: no bytes")
+        return io.BytesIO(value)
+    try:
+        status = Path(value).stat()
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    if not S_ISREG(status.st_mode):
+        raise DataError(f"{name}: {'a folder' if S_ISDIR(status.st_mode) else 'a device'}, not a file")
+    if not status.st_size:
+        raise DataError(f"{name}: empty file")
+    if not os.access(value, os.R_OK):
+        raise DataError(f"{name}: may not be read (permission denied)")
+    return str(value)
 
 
 def _entries(path: Path | str, *, only_folders: bool = False) -> list[os.DirEntry[str]]:

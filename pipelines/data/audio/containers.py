@@ -4,17 +4,15 @@
 0 is the first sample of the track, and time that a file leaves out is silence, so parts (`start`, `end`) stay in place:
 to the sample in m4a, to half a millisecond in webm, which counts time in milliseconds.
 
-A hostile file must not choose what FFmpeg does with it. So the first bytes choose the container, playlists are never
-opened, and only the codecs below are decoded.
+`pipelines.data.containers` chooses the container and opens the file; only the codecs below are decoded.
 """
 
-import importlib.metadata
-import importlib.util
 import io
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data import containers
 from pipelines.data.files import begins
 from pipelines.errors import DataError
 
@@ -31,7 +29,6 @@ NAMES = {  # container, as FFmpeg calls it -> the suffix that most such files ha
     "ac3": ".ac3",
     "wv": ".wv",
 }
-_MP4 = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")  # the second word of a file of QuickTime's family
 _INDEXED = ("mp4", "matroska")  # FFmpeg finds a time in these containers without an estimate
 _CODECS = (
     "aac,aac_latm,alac,opus,libopus,vorbis,libvorbis,mp3,mp3float,flac,amrnb,amrwb,libopencore_amrnb,libopencore_amrwb,"
@@ -48,26 +45,15 @@ _LONGEST = 1e6  # seconds; the search for the end stops here, and `reading` refu
 def container_of(value: Any) -> str | None:
     """The container of a file that soundfile does not read, by its first bytes; None for all others."""
     start, suffix = begins(value)
-    if start[4:8] in _MP4:
-        return "mp4"
-    for name, mark in (("matroska", b"\x1a\x45\xdf\xa3"), ("amr", b"#!AMR"), ("wv", b"wvpk"), ("ac3", b"\x0b\x77")):
+    shared = containers.container_of(start)
+    if shared in NAMES:
+        return shared
+    for name, mark in (("amr", b"#!AMR"), ("wv", b"wvpk"), ("ac3", b"\x0b\x77")):
         if start.startswith(mark):
             return name
-    if start.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
-        return "asf"
     # the two bits of the layer are 0; in an mp3 they are not
     adts = start[:1] == b"\xff" and len(start) > 1 and start[1] & 0xF6 == 0xF0
     return "aac" if adts or (start.startswith(b"ID3") and suffix == ".aac") else None
-
-
-def can_be_read() -> bool:
-    """Whether PyAV is installed."""
-    return importlib.util.find_spec("av") is not None
-
-
-def version() -> str:
-    """The version of PyAV; empty if it is not installed."""
-    return importlib.metadata.version("av") if can_be_read() else ""
 
 
 def missing(suffix: str) -> str:
@@ -94,9 +80,7 @@ class Container:
         try:
             track = self._open()
             # the picture of an album is a video stream, too, of one frame
-            self.video = any(
-                not stream.disposition & stream.disposition.attached_pic for stream in track.container.streams.video
-            )
+            self.video = not all(map(containers.is_cover, track.container.streams.video))
             self.samplerate = int(track.codec_context.sample_rate)
             self.channels = int(track.codec_context.channels)
             if self.samplerate <= 0 or self.channels <= 0:
@@ -151,15 +135,8 @@ class Container:
 
     def _open(self) -> Any:
         """Open the file at its beginning, and return its first sound track."""
-        import av
-
         self.close()
-        source = self._source
-        # a name with `:` in it must not be read as a protocol
-        again = isinstance(source, io.BytesIO)
-        source = io.BytesIO(source.getvalue()) if again else f"file:{os.path.abspath(source)}"
-        options = {"codec_whitelist": _CODECS, "protocol_whitelist": "file", "enable_drefs": "0"}
-        self._file = av.open(source, format=self.container, options=options, metadata_errors="ignore")
+        self._file = containers.opened(self._source, self.container, _CODECS)
         if not self._file.streams.audio:
             raise DataError(f"{self.name}: holds no sound")
         track = self._file.streams.audio[0]

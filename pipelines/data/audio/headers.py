@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipelines.data.audio import containers
+from pipelines.data import containers
 from pipelines.data.audio.reading import Sound, file_header, log, name_of, part_of, sample_blocks
 from pipelines.data.media import paths
 from pipelines.data.schema import fingerprint

@@ -6,16 +6,15 @@ What soundfile does not read, such as m4a and webm, is read by PyAV (see pipelin
 import io
 import logging
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.data.audio import containers
-from pipelines.data.files import begins
+from pipelines.data.containers import can_be_read
+from pipelines.data.files import begins, source_of
 from pipelines.data.media import AUDIO
 from pipelines.errors import DataError
 
@@ -204,10 +203,10 @@ def _opened_file(name: str, value: Any) -> Iterator[Any]:
 
 def _file(name: str, value: Any) -> Any:
     """An open file; PyAV reads what soundfile does not. Raises DataError for a file that was cut off."""
-    source, container = _source(name, value), containers.container_of(value)
+    source, container = source_of(name, value, "audio"), containers.container_of(value)
     if container is None:
         return _sound_file(name, source)
-    if not containers.can_be_read():
+    if not can_be_read():
         raise DataError(f"{name}: {containers.missing(begins(value)[1] or containers.NAMES[container])}")
     return containers.Container(name, source, container)
 
@@ -263,30 +262,6 @@ def _frames(name: str, value: Any, frames: int, rate: int) -> tuple[int, int]:
 def advice(suffix: str) -> str:
     """Why recordings with this suffix cannot be read, and what to do."""
     return f"{suffix.lstrip('.')} recordings cannot be read: convert them, as with `ffmpeg -i x{suffix} x.wav`"
-
-
-def _source(name: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        value = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if value is None:
-        raise DataError(f"{name}: no audio here")
-    if isinstance(value, (bytes, bytearray)):
-        if not value:
-            raise DataError(f"{name}: no bytes")
-        return io.BytesIO(value)
-    try:
-        status = Path(value).stat()
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    if not S_ISREG(status.st_mode):
-        raise DataError(f"{name}: {'a folder' if S_ISDIR(status.st_mode) else 'a device'}, not a file")
-    if not status.st_size:
-        raise DataError(f"{name}: empty file")
-    if not os.access(value, os.R_OK):
-        raise DataError(f"{name}: may not be read (permission denied)")
-    return str(value)
 
 
 def _check_rate(name: str, rate: int) -> None:

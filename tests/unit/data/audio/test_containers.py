@@ -196,7 +196,7 @@ def test_a_playlist_is_never_opened(tmp_path: Path) -> None:
 
 
 def test_without_pyav_the_error_says_what_to_do(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "can_be_read", lambda: False)
+    monkeypatch.setattr("pipelines.data.audio.reading.can_be_read", lambda: False)
     for suffix, path in files.items():
         with pytest.raises(DataError, match=r"need PyAV: pip install 'graft-pipelines\[audio-formats\]'") as error:
             header(path)

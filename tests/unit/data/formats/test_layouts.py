@@ -334,7 +334,7 @@ def test_recordings_that_need_pyav(ending: str, tmp_path: Path, monkeypatch: pyt
             (tmp_path / name / f"{number}.{ending}").write_bytes(M4A)
     with pytest.raises(DataError, match=r"/no: no recording of this class can be read .*: not readable audio"):
         load(tmp_path, SOUND)
-    monkeypatch.setattr(containers, "can_be_read", lambda: False)
+    monkeypatch.setattr("pipelines.data.audio.reading.can_be_read", lambda: False)
     words = rf"/no: no recording .*: {ending} recordings need PyAV: pip install 'graft-pipelines\[audio-formats\]'; or"
     with pytest.raises(DataError, match=rf"{words} convert them, as with `ffmpeg -i x\.{ending} x\.wav`"):
         load(tmp_path, SOUND)
