@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipelines.apps import parts, photo, video, visitor
 from pipelines.data.containers import can_be_read
+from pipelines.data.video.writing import written
 from pipelines.detection.found import threshold_of
 from pipelines.errors import DataError
 from pipelines.inference import coco
@@ -382,8 +383,8 @@ def watched(loaded: "Loaded", upload: visitor.Upload, tick: Callable[[int, int],
     seconds = at[-1] + 0.04 if cut_short else max(times.seconds, at[-1] + 0.04)
     names = [f"{photo.stem(name)}_{round(1000 * when):06d}.png" for when in at]
     about = document(labels, [(image.size, one) for image, one in zip(images, found, strict=True)], names, "video")
-    clean, kind = video.written(images, at, seconds)
-    boxed, _ = video.written(drawn(images, found, labels, start), at, seconds)
+    clean, kind = written(images, at, seconds)
+    boxed, _ = written(drawn(images, found, labels, start), at, seconds)
     suffix = kind.rpartition("/")[2]
     source = f"data:{kind};base64,{base64.b64encode(clean).decode()}"
     scene = f'<video src="{source}" controls loop muted playsinline aria-label="The video"></video><canvas></canvas>'

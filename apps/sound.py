@@ -9,9 +9,9 @@ import numpy as np
 
 from pipelines.apps import parts, visitor
 from pipelines.apps.transcript import clock
-from pipelines.data.containers import can_be_read
 from pipelines.data.audio.reading import header, read_audio, resampled
 from pipelines.data.audio.spectrogram import BANDS, RANGE, decibels, mel
+from pipelines.data.containers import can_be_read
 from pipelines.errors import DataError
 
 Mark = tuple[float, float, str]  # start and end in seconds, and the words between them

@@ -1,19 +1,17 @@
-"""Short videos of visitors: which frames there are, the frames themselves, and a video that a browser plays.
+"""Short videos of visitors: which frames there are, and the frames themselves.
 
-PyAV reads and writes them, which is the extra `audio-formats`. `pipelines.data.containers` says what a hostile file
+PyAV reads them, which is the extra `audio-formats`. `pipelines.data.containers` says what a hostile file
 cannot do. In addition, only the containers and codecs below are read, and time, frames and pixels are limited.
 """
 
 import base64
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, tee
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from pipelines.data import containers
+from pipelines.data.video import writing
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -97,35 +95,6 @@ def frames(name: str, data: bytes, wanted: Sequence[int], side: int | None = Non
                 yield Frame(float((frame.pts - first) * base), _picture(name, frame, side or SIDE))
 
 
-def written(shown: Iterable["Image"], at: Iterable[float], seconds: float) -> tuple[bytes, str]:
-    """A video of these images and its media type: H.264 in mp4, or VP8 in webm where PyAV has no H.264.
-
-    There is at least one image. `at` are the times of the images, which have one size; the last one is shown until
-    `seconds`.
-    """
-    import av
-
-    h264 = "libx264" in av.codec.codecs_available
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4" if h264 else "webm") as file:
-        track = file.add_stream("libx264" if h264 else "libvpx", rate=25)
-        track.time_base = track.codec_context.time_base = Fraction(1, _TICKS)
-        track.options = {"crf": "26", "preset": "veryfast"} if h264 else {"crf": "20", "b": "1500000"}
-        track.pix_fmt = "yuv420p"
-        for time, image in zip(at, shown, strict=True):
-            pixels = np.asarray(image)[: image.height & ~1, : image.width & ~1]  # the codecs need even sides
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            if not track.codec_context.is_open:
-                track.width, track.height = frame.width, frame.height
-            frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
-            file.mux(track.encode(frame))
-        # once more at the end, because a player shows the last frame for no time
-        frame.pts = round(max(seconds, time + 0.04) * _TICKS)
-        file.mux(track.encode(frame))
-        file.mux(track.encode())
-    return out.getvalue(), "video/mp4" if h264 else "video/webm"
-
-
 def playable(name: str, data: bytes, found: Times, most: int, side: int) -> str:
     """A small copy without sound that every browser plays, of at most `most` frames, as a data URI. Raises DataError."""
     read = frames(name, data, chosen(found, most), side)
@@ -134,7 +103,7 @@ def playable(name: str, data: bytes, found: Times, most: int, side: int) -> str:
         raise DataError(f"{name}: a video without a frame that can be read")
     # the track may change its size in the middle
     one, two = tee(frame for frame in chain([first], read) if frame.image.size == first.image.size)
-    copy, kind = written((frame.image for frame in one), (frame.time for frame in two), found.seconds)
+    copy, kind = writing.written((frame.image for frame in one), (frame.time for frame in two), found.seconds)
     return f"data:{kind};base64,{base64.b64encode(copy).decode()}"
 
 

@@ -331,7 +331,8 @@ class VideoClassification(Task):
 
         top_k = one.get("top_k", 5)
         if self._features:
-            from pipelines.data.video.feature_sets import read_features, spread
+            from pipelines.data.video.feature_sets import spread
+            from pipelines.data.video.tfrecord import read_features
 
             features = spread(read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}

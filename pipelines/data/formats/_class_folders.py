@@ -36,9 +36,10 @@ from pipelines.data.files import (
 )
 from pipelines.data.formats import table
 from pipelines.data.image import reading as images
-from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEOS_WITH_SOUND, Kind, paths
+from pipelines.data.media import AUDIO, FILE_NAME, IMAGES, VIDEO, VIDEOS_WITH_SOUND, Kind, paths
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
+from pipelines.data.video import reading as videos
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils import progress
 from pipelines.utils.formatting import short
@@ -474,7 +475,7 @@ def _prefix(folder: str) -> str:
 
 def unread(kind: Kind, suffix: str) -> str:
     """Why files of this medium with this suffix are not read, and what to do."""
-    return audio.advice(suffix) if kind is AUDIO else images.advice(suffix)
+    return {AUDIO: audio.advice, VIDEO: videos.advice}.get(kind, images.advice)(suffix)
 
 
 def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, list[tuple[Path, str]]]) -> None:
@@ -482,6 +483,7 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
 
     Headers are read only until one file of each class is readable.
     """
+    check: Callable[[Any], object] = {AUDIO: audio.header, VIDEO: videos.header}.get(kind, images.check_header)
     wrong: dict[str, list[tuple[Path, str]]] = {}
     for name, found in media.items():
         wrong.setdefault(composed(name), []).extend(found)
@@ -490,7 +492,7 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
         if label in right:
             continue
         try:
-            (audio.header if kind is AUDIO else images.check_header)({"path": file, "bytes": None})
+            check({"path": file, "bytes": None})
             right.add(label)
         except DataError as error:
             wrong[label].append((Path(file), str(error).partition(": ")[2]))

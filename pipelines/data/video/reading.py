@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.data import containers
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LONGEST = 4 * 3600.0  # seconds
+FASTEST = 1000.0  # frames per second
 MAX_SIDE = 10_000  # pixels
 MAX_PIXELS = 36_000_000  # of a frame: 8K
 MAX_FRAMES = 4096  # that are read at once
@@ -33,7 +35,7 @@ CUT_OFF = 0.5  # seconds that a file of one track may end before its header says
 NEAR = 3.0  # seconds before the end that a header states, where the search for the last frame begins
 EXTRA = "video"
 SUFFIXES = "mp4, mov, webm, mkv, avi, gif, mpg, ts, 3gp, flv, ogv, wmv"
-STRIP = 6  # frames of a strip
+STRIP, GAP = 6, 2  # frames of a strip, and pixels between them
 _CODECS = (
     "h264,hevc,vp8,vp9,libvpx,libvpx-vp9,av1,libdav1d,mpeg4,msmpeg4v1,msmpeg4v2,msmpeg4,msmpeg4v3,mjpeg,mpeg1video,"
     "mpeg2video,h263,flv,flv1,vp6,vp6f,theora,wmv1,wmv2,wmv3,vc1,gif,prores,dvvideo,rawvideo,png"
@@ -113,6 +115,32 @@ def read_frames(value: Any, times: Sequence[float]) -> "np.ndarray":
     raise DataError(f"{name}: damaged: not all of its frames can be decoded")
 
 
+def poster(value: Any, frames: int = STRIP, side: int = 120) -> bytes | None:
+    """A strip of frames, spread over a video, as a small JPEG without metadata; None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        seconds = header(value).seconds
+        shown = read_frames(value, [(place + 0.5) * seconds / frames for place in range(frames)])
+    except DataError:
+        return None
+    images = [Image.fromarray(frame) for frame in shown]
+    for image in images:
+        image.thumbnail((side, side))
+    width, height = images[0].size
+    strip = Image.new("RGB", (frames * (width + GAP) - GAP, height), "white")
+    for place, image in enumerate(images):
+        strip.paste(image, (place * (width + GAP), 0))
+    out = io.BytesIO()
+    strip.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def advice(suffix: str) -> str:
+    """Why videos with this suffix cannot be read, and what to do."""
+    return f"{suffix.lstrip('.')} videos cannot be read: convert them, as with `ffmpeg -i x{suffix} x.mp4`"
+
+
 def name_of(value: Any) -> str:
     """The name of a video for messages."""
     if isinstance(value, dict):
@@ -130,7 +158,7 @@ def _check_times(name: str, times: Sequence[float]) -> None:
     wrong = next((time for time in times if not math.isfinite(time) or time < 0), None)
     if wrong is not None:
         raise DataError(f"{name}: no frame at {wrong:g} seconds: a video begins at 0")
-    if any(second < first for first, second in zip(times, times[1:], strict=False)):
+    if any(second < first for first, second in pairwise(times)):
         raise DataError(f"{name}: the times of frames are not ascending")
 
 
@@ -259,7 +287,8 @@ def _measured(name: str, value: Any) -> _Extent:
         _check_size(name, frame.width, frame.height)
         turned = _turn(frame)[0]
         width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-        rate = float(stream.average_rate or stream.guessed_rate or 0) or None
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        rate = rate if 0 < rate <= FASTEST else None  # a transport stream guesses
         frames = stream.frames or None
         if container == "mp4" and frames and stream.duration and len(stream.index_entries):
             entry = stream.index_entries[-1]
@@ -268,7 +297,7 @@ def _measured(name: str, value: Any) -> _Extent:
             end = max((stream.start_time or 0) + stream.duration, origin + 1)
             last = end - 1  # the last frame is the one that is shown then
         else:
-            last, end, frames = _searched(name, value, track, origin, frames)
+            last, end, frames = _searched(name, value, container, track, origin, frames)
         if end <= last:  # the last packet does not say how long it is
             end = last + max(1, round(1 / rate / stream.time_base) if rate else 1)
     return _Extent(origin, last, end, stream.time_base, frames, rate, width, height, container)
@@ -279,28 +308,31 @@ def _bytes(value: Any) -> int:
     return len(source.getvalue()) if isinstance(source, io.BytesIO) else os.stat(source).st_size
 
 
-def _searched(name: str, value: Any, track: Track, origin: int, frames: int | None) -> tuple[int, int, int | None]:
+def _searched(
+    name: str, value: Any, container: str, track: Track, origin: int, frames: int | None
+) -> tuple[int, int, int | None]:
     """Time of the last frame and where it ends, from the last packets; and the number of frames, if it is known."""
     stated = track.file.duration  # in microseconds, of all tracks
-    start = track.file.start_time or 0
+    # matroska counts from 0, the others from the first frame
+    start = 0 if container == "matroska" else track.file.start_time or 0
     near = None
     if stated and stated > 4e6 * NEAR:
         near = int((start + stated - NEAR * 1e6) / 1e6 / track.base)
     found = None
     if near is not None:
         try:
-            with _opened(name, value) as (file, stream, container):
+            with _opened(name, value) as (file, stream, _):
                 found = Track(name, file, stream, container).last(near)
         except Lost:
             found = None
     counted = frames
     if found is None or not found[2]:
-        with _opened(name, value) as (file, stream, container):
+        with _opened(name, value) as (file, stream, _):
             found = Track(name, file, stream, container).last(None)
         counted = frames or found[2]
     last, end, _ = found
     last, end = max(last, origin), max(end, origin + 1)
-    if stated and len(track.file.streams) == 1 and track.stream.codec_context.name != "gif":
+    if stated and container == "matroska" and len(track.file.streams) == 1:
         lacking = (start + stated) / 1e6 - float(end * track.base)
         if lacking > CUT_OFF:
             raise DataError(f"{name}: ends {lacking:.1f} seconds before it says: it was cut off")

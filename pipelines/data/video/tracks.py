@@ -37,11 +37,12 @@ class Track:
         self.name, self.file, self.stream, self.care = name, file, stream, care
         self.base = stream.time_base
         self.decoder = stream.codec_context
-        self.decoder.thread_count = 1  # files are read in many workers
+        self.decoder.thread_count = 1  # files are read in many workers; more threads take 1.1 times the work
         # AVI knows no times: FFmpeg counts packets, which for these codecs are not in the order of the frames
         self.counted = container == "avi" and self.decoder.name in ("h264", "hevc")
         self.skips = care == 0 and container in ("mp4", "matroska") and self.decoder.name in _SKIPPING
-        self.seeks = care == 0 and container != "gif"
+        # a gif is decoded from its first frame, and the frames of an mpg have other times after a seek
+        self.seeks = care == 0 and container not in ("gif", "mpeg")
         self.decoded = self.refused = 0
         self.read_to = origin  # the largest time of a packet
         self._begin(None)
@@ -131,7 +132,7 @@ class Track:
         raise Lost
 
     def _read_ahead(self, time: int) -> None:
-        """Read packets until no key frame follows whose time is not after `time`; forget packets before the last one."""
+        """Read packets until all key frames up to `time` are known. Packets before the last of these are forgotten."""
         import av
 
         self._jump(time)
@@ -244,6 +245,6 @@ class Track:
     def too_long(self, time: int) -> DataError:
         """The error for a file with too few key frames."""
         return DataError(
-            f"{self.name}: too much to decode for the frame at {float(time * self.base):.0f} seconds, because there are "
-            "too few key frames: write it again, as with `ffmpeg -i x.mp4 -g 30 y.mp4`"
+            f"{self.name}: too much to decode for the frame at {float(time * self.base):.0f} seconds: the file has too "
+            "few key frames: write it again, as with `ffmpeg -i x.mp4 -g 30 y.mp4`"
         )

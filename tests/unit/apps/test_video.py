@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from pipelines.apps import video
+from pipelines.data.video.writing import written
 from pipelines.errors import DataError
 from tests.support.shape_finder import film
 
@@ -119,7 +120,7 @@ def test_damaged_frames_do_no_harm() -> None:
 
 def test_a_written_video_has_its_frames_at_their_times() -> None:
     images = [Image.new("RGB", (101, 75), colour) for colour in ("red", "lime", "blue")]
-    data, kind = video.written(iter(images), [0.0, 0.5, 1.25], 2.0)
+    data, kind = written(iter(images), [0.0, 0.5, 1.25], 2.0)
     assert kind == "video/mp4"
     times = video.times("a", data)
     found = list(video.frames("a", data, times.all))

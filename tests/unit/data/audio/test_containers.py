@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data.audio import containers, reading
+from pipelines.data.audio import reading
 from pipelines.data.audio.reading import Sound, clip, header, read_audio
 from pipelines.errors import DataError
 from tests.support import tiny_audio, tiny_containers

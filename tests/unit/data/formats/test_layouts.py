@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.audio import containers
 from pipelines.data.filtering import Skips
 from pipelines.data.image.reading import LabelledImages
 from pipelines.data.loading import load_splits
