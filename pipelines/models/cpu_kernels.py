@@ -75,6 +75,10 @@ def install(model: nn.Module, device: torch.device) -> None:
         from pipelines.models.cpu_kernels_segformer import install as install_segformer
 
         install_segformer(model)
+    if any(isinstance(part, nn.Conv3d) for part in model.modules()):
+        from pipelines.models.cpu_kernels_video import install as install_video
+
+        install_video(model)
 
 
 def _order_gradient(module: nn.Module, given: Any, output: torch.Tensor) -> None:

@@ -1,17 +1,20 @@
 """What decides an answer: how much its score falls when a part of the input is hidden (Zeiler and Fergus 2014,
 arXiv:1311.2901).
 
-The demos hide every part. `deciding_words` hides a few words of a text, those with the largest gradient times input
-(Shrikumar et al. 2017, arXiv:1704.02685), so its cost does not grow with the length of the text.
+The demos hide every part. `deciding_frames` hides one stretch of a video after the other. `deciding_words` hides a few
+words of a text, those with the largest gradient times input (Shrikumar et al. 2017, arXiv:1704.02685), so its cost does
+not grow with the length of the text.
 """
 
 import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Input = TypeVar("Input")
@@ -27,6 +30,13 @@ class Region(NamedTuple):
     text: int
     start: int
     end: int
+
+
+class Stretch(NamedTuple):
+    """Neighbouring frames of a clip, from number `first` to the one before `last`."""
+
+    first: int
+    last: int
 
 
 def occlusion(
@@ -51,6 +61,37 @@ def occlusion(
         if tick:
             tick(len(drops), len(regions))
     return drops
+
+
+# ---- videos ----
+
+
+def deciding_frames(
+    score: "Callable[[Sequence[np.ndarray]], Sequence[float]]",
+    frames: "np.ndarray",
+    parts: int = 8,
+    *,
+    batch: int = 4,
+    tick: Callable[[int, int], Any] | None = None,
+) -> list[tuple[Stretch, float]]:
+    """Which frames decide: how much the score of a clip falls when one stretch of its time is hidden, in order of time.
+
+    `frames` are uint8 [T, height, width, 3], of one clip or of several one after the other. `score` takes up to `batch`
+    of them. A hidden stretch shows the mean of all frames: the place stays, and nothing moves. Black frames would be a
+    cut of the film, to which a model may react.
+    """
+    count = max(1, min(parts, len(frames)))
+    edges = [round(len(frames) * place / count) for place in range(count + 1)]
+    stretches = [Stretch(first, last) for first, last in pairwise(edges)]
+    still = frames.mean(0).round().astype(frames.dtype)
+
+    def hide(whole: "np.ndarray", stretch: Stretch) -> "np.ndarray":
+        hidden = whole.copy()
+        hidden[stretch.first : stretch.last] = still
+        return hidden
+
+    drops = occlusion(score, frames, stretches, hide, batch=batch, tick=tick)
+    return list(zip(stretches, drops, strict=True))
 
 
 # ---- texts ----

@@ -29,6 +29,7 @@ from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
 from pipelines.models import batch_norm, folders, segmentation_dense
 from pipelines.models import layers as model_layers
+from pipelines.utils import shares
 from pipelines.utils.formatting import short
 
 # Frames of a clip and frames per second with which the authors scored the weights (`Weights.meta["_docs"]`).
@@ -108,7 +109,7 @@ def build(
     else:
         model = _network(config, len(labels))
     _check_size(config)
-    return model, Torchvision(config, labels)
+    return laid_out(model, config), Torchvision(config, labels)
 
 
 def load(folder: Path) -> tuple[nn.Module, Torchvision]:
@@ -119,7 +120,20 @@ def load(folder: Path) -> tuple[nn.Module, Torchvision]:
     config["problem_type"] = given.get("problem_type") or "single_label_classification"
     model = _network(config, len(labels))
     segmentation_dense.fill(model, tensors, folder)
-    return model.eval(), Torchvision(config, labels)
+    return laid_out(model, config).eval(), Torchvision(config, labels)
+
+
+def laid_out(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
+    """Put a convolutional network in channels-last memory; FSDP does not accept it.
+
+    Forward and backward of R(2+1)D on a CPU take 0.75 to 0.9 of the time.
+    """
+    if str(config["architecture"]).startswith(("mvit", "swin")) or shares.asked():
+        return model
+    for part in model.modules():
+        if isinstance(part, nn.Conv3d):
+            part.to(memory_format=torch.channels_last_3d)
+    return model
 
 
 # ---- the network ----
@@ -147,7 +161,8 @@ class Small(resnet.VideoResNet):
     def _make_layer(self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1) -> nn.Sequential:
         if planes == WIDTH:
             self.inplanes = self.width  # of the stem
-        return super()._make_layer(block, conv_builder, planes * self.width // WIDTH, blocks, stride)
+        stage: nn.Sequential = super()._make_layer(block, conv_builder, planes * self.width // WIDTH, blocks, stride)
+        return stage
 
 
 def _small(kind: str, blocks: list[int], channels: int, classes: int) -> nn.Module:

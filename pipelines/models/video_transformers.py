@@ -124,9 +124,7 @@ def load(folder: Path) -> tuple[nn.Module, Transformers]:
 # ---- the network ----
 
 
-def _model(
-    folder: Path | None, config: Any, labels: list[str] | None, random: bool, was: tuple[int, int, int]
-) -> Any:
+def _model(folder: Path | None, config: Any, labels: list[str] | None, random: bool, was: tuple[int, int, int]) -> Any:
     """The classifier, float32, in its own memory. Without `labels` it has all weights from the folder."""
     from transformers import AutoModelForVideoClassification
 
@@ -154,7 +152,9 @@ def _model(
     except ModelError:
         raise
     except Exception as error:  # a configuration with impossible sizes raises many kinds
-        raise ModelError(f"{pretrained.called(folder)}: no model can be built: {pretrained.first_line(error)}") from error
+        raise ModelError(
+            f"{pretrained.called(folder)}: no model can be built: {pretrained.first_line(error)}"
+        ) from error
     base: Any = pretrained.trunk(model)
     if hasattr(base, "predictor"):
         base.predictor.requires_grad_(False)  # a classifier never runs it
@@ -166,9 +166,7 @@ def _model(
     return model
 
 
-def _resize(
-    model: Any, folder: Path, shapes: Mapping[str, tuple[int, ...]], was: tuple[int, int, int]
-) -> list[str]:
+def _resize(model: Any, folder: Path, shapes: Mapping[str, tuple[int, ...]], was: tuple[int, int, int]) -> list[str]:
     """Resize tables of positions to another number of frames or pixels, in the model's weights. Returns their names."""
     found = [key for key in shapes if key.endswith(("position_embeddings", "time_embeddings"))]
     times, rows, columns = _grid(model.config)
@@ -267,7 +265,8 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
 
     sides = _sides(config)
     if folder is None:
-        found = VIDEO_PROCESSOR_MAPPING[type(config)]["torchvision"]()
+        kinds: Any = VIDEO_PROCESSOR_MAPPING[type(config)]
+        found = kinds["torchvision"]()
         _set_size(found, sides)
     else:
         what = pretrained.called(folder)
@@ -279,9 +278,7 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
         try:
             found = AutoVideoProcessor.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # damaged files raise many kinds
-            raise ModelError(
-                f"{what}: its video processor cannot be read: {pretrained.first_line(error)}"
-            ) from error
+            raise ModelError(f"{what}: its video processor cannot be read: {pretrained.first_line(error)}") from error
         if image_size is not None:
             _set_size(found, sides)
         if tuple(vision.input_size(found)) != sides:

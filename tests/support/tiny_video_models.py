@@ -84,6 +84,24 @@ def folder(kind: str, path: Path, **options: Any) -> Path:
     return path
 
 
+def videomae(path: Path) -> Path:
+    """A saved VideoMAE of these four classes, as the hub has them: its encoder was trained, and it has a head."""
+    return folder("videomae", path)
+
+
+def served(recipe: Any, hub: Any, path: Path) -> str | None:
+    """Put a tiny model on the hub under the id of a shipped recipe.
+
+    For a network that the recipe builds itself, the model is in a folder, which is returned.
+    """
+    ids = {"MCG-NJU/videomae-base": "videomae", "facebook/vjepa2-": "vjepa2", "facebook/timesformer-": "timesformer"}
+    kind = next((kind for start, kind in ids.items() if str(recipe.model.id).startswith(start)), None)
+    if kind is None:
+        return str(folder("r2plus1d", path))
+    hub.add_model(recipe.model.id, folder(kind, path))
+    return None
+
+
 def clip(seed: int = 0, frames: int = FRAMES, height: int = 40, width: int = 48) -> np.ndarray:
     """uint8 [T, H, W, 3] of random smooth colours."""
     rng = np.random.default_rng(seed)
