@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 METRICS = {"gap": "max", "hit_at_1": "max", "map": "max", "perr": "max"}
+# A class with few true rows has a higher precision where these occur twice, and is left out where they do not occur.
+LIFTED = ("map",)
 BEST = 20  # predictions of a video that count
 
 
@@ -123,7 +125,7 @@ def statistics(records: Sequence[Record], labels: Sequence[str]) -> Statistics:
         raise DataError(f"a record holds {most} predictions, and {BEST} count")
     score, classes = np.zeros((n, most)), np.full((n, most), -1, np.int32)
     right, true_class = np.zeros((n, most), bool), np.full((n, many), -1, np.int32)
-    columns = {name: np.zeros(n) for name in ("true_labels", "labelled", "hit_at_1", "perr")}
+    columns: dict[str, np.ndarray] = {name: np.zeros(n) for name in ("true_labels", "labelled", "perr")}
     for row, record in enumerate(records):
         true, found = set(record["true"]), record["scores"]
         unknown = [label for label in found if label not in number]
@@ -136,9 +138,9 @@ def statistics(records: Sequence[Record], labels: Sequence[str]) -> Statistics:
         columns["true_labels"][row], columns["labelled"][row] = len(true), bool(true)
         columns["perr"][row] = record["first_right"] / max(1, len(true))
     columns["hit_at_1"] = right[:, 0]
+    columns |= {"scores": score, "classes": classes, "right": right, "true_class": true_class}
     ids = [record["id"] for record in records]
-    table = {"scores": score, "classes": classes, "right": right, "true_class": true_class, **columns}
-    return Statistics(ids, table, {"hit_at_1": Proportion("hit_at_1")})
+    return Statistics(ids, columns, {"hit_at_1": Proportion("hit_at_1")}, LIFTED)
 
 
 def summarize(statistics: Statistics, weights: np.ndarray) -> dict[str, float]:
@@ -230,7 +232,7 @@ class _Runs(NamedTuple):
     run_begins: np.ndarray  # where each run begins in these
     lists: np.ndarray  # the number of each run's list
     first: np.ndarray  # the number of each list's first run
-    count: int  # number of lists
+    many: int  # number of lists
     alone: bool  # whether each run is one prediction
 
 
@@ -303,7 +305,7 @@ def _gain(runs: _Runs, draw: np.ndarray) -> np.ndarray:
     In a run of m equal scores with t right ones, after n predictions with p right ones, the j-th one is right with the
     probability t / m, and there are then p + 1 + (j - 1) b right ones on average, where b = (t - 1) / (m - 1).
     """
-    result = np.zeros(runs.count)
+    result = np.zeros(runs.many)
     if not len(runs.begins):
         return result
     seen = np.add.reduceat(draw[runs.row], runs.begins).cumsum(dtype=np.int64)
@@ -312,7 +314,7 @@ def _gain(runs: _Runs, draw: np.ndarray) -> np.ndarray:
         size = np.add.reduceat(weight, runs.run_begins)
         weight = np.add.reduceat(weight * runs.run_right, runs.run_begins)
     hits = weight.cumsum(dtype=np.int64)
-    if runs.count > 1:  # each list counts from 0
+    if runs.many > 1:  # each list counts from 0
         lengths = np.diff(np.append(runs.first, len(seen)))
         seen = seen - np.repeat(np.append(0, seen)[runs.first], lengths)
         hits = hits - np.repeat(np.append(0, hits)[runs.first], lengths)

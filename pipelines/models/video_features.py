@@ -19,6 +19,7 @@ depends on the padding of a batch.
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # with the usual values of their k
 }
 BOUNDS = {"mixtures": (0, 1000), "hidden": (1, 4096), "layers": (1, 24), "heads": (1, 64)}
 MOST_WEIGHTS = 2 * 10**9
+# What a new head answers first: a probability of 0.02. A class is rare where there are thousands; from 0.5, the first
+# epochs would only teach that.
+RARE = -4.0
 SHARED = ("features", "normalize")
 PROBLEMS = ("single_label_classification", "multi_label_classification")
 
 
 # ---- networks ----
+
+
+class Exact(nn.Linear):
+    """A layer of the head. In mixed precision, too, it keeps and multiplies its weights in float32.
+
+    In bf16 many of thousands of classes would get equal scores. (models.layers.keep_in_half leaves a subclass as it
+    is.)
+    """
 
 
 class Mixture(nn.Module):
@@ -61,15 +73,16 @@ class Mixture(nn.Module):
     def __init__(self, inputs: int, classes: int, mixtures: int) -> None:
         super().__init__()
         self.mixtures = mixtures
-        self.gates = nn.Linear(inputs, classes * (mixtures + 1), bias=False)
-        self.experts = nn.Linear(inputs, classes * mixtures)
+        self.gates = Exact(inputs, classes * (mixtures + 1), bias=False)
+        self.experts = Exact(inputs, classes * mixtures)
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.gates(x).unflatten(-1, (-1, self.mixtures + 1)).log_softmax(-1)
         experts = self.experts(x).unflatten(-1, (-1, self.mixtures))
         yes = (gates[..., :-1] + f.logsigmoid(experts)).logsumexp(-1)
         no = torch.cat([gates[..., :-1] + f.logsigmoid(-experts), gates[..., -1:]], -1).logsumexp(-1)
-        return yes - no
+        logits: Tensor = yes - no
+        return logits
 
 
 class Block(nn.Module):
@@ -122,7 +135,9 @@ class Network(nn.Module):
             self.norm = nn.LayerNorm(hidden)
             size = hidden
         mixtures = config.get("mixtures", 0)
-        self.head = Mixture(size, classes, mixtures) if mixtures else nn.Linear(size, classes)
+        self.head = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
+        bias = self.head.experts.bias if mixtures else self.head.bias
+        nn.init.constant_(bias.data, RARE)
 
     def forward(self, features: Tensor, frames: Tensor) -> Tensor:
         there = torch.arange(features.shape[1], device=features.device) < frames[:, None]
@@ -130,8 +145,7 @@ class Network(nn.Module):
         if self.normalize:
             x = f.normalize(x, dim=-1, eps=1e-6)
         x = self._read(x, there, frames)
-        # In bf16 many of thousands of classes would get equal scores.
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):  # see Exact
             logits: Tensor = self.head(x.float())
         return logits
 
@@ -310,7 +324,11 @@ def _sizes(stated: Any, of_data: Mapping[str, int] | None) -> dict[str, int]:
     """The names and sizes of the features. Raises ModelError."""
     if stated is not None:
         right = isinstance(stated, dict) and 1 <= len(stated) <= 16
-        if not right or any(type(size) is not int or not 1 <= size <= 65_536 for size in stated.values()):
+        if not right or any(
+            # a card shows the names in its code
+            not re.fullmatch(r"\w{1,40}", str(name), re.ASCII) or type(size) is not int or not 1 <= size <= 65_536
+            for name, size in stated.items()
+        ):
             raise ModelError(
                 f"features: got {short(repr(stated), 80)}, must be names with sizes from 1 to 65,536, as in "
                 f"{json.dumps(SIZES)}"

@@ -22,7 +22,7 @@ def precision_recall_figure(recall: np.ndarray, precision: np.ndarray, gap: floa
     """Precision and recall of the 20 best predictions of all videos in one list, best first."""
     figure = canvas(WIDTH, 3.2)
     axes = figure.subplots()
-    keep = np.unique(np.linspace(0, len(recall) - 1, POINTS).astype(int)) if len(recall) else []
+    keep = np.unique(np.linspace(0, max(0, len(recall) - 1), POINTS).astype(int))[: len(recall)]
     axes.plot(recall[keep], precision[keep], color=BLUE, linewidth=1.6)
     axes.fill_between(recall[keep], precision[keep], color=BLUE, alpha=0.12, linewidth=0)
     axes.set_xlim(0, 1)
@@ -31,7 +31,9 @@ def precision_recall_figure(recall: np.ndarray, precision: np.ndarray, gap: floa
     axes.set_ylabel("precision")
     headline(figure, f"Predictions of all videos: GAP {gap:.2f}")
     reached = f"{recall[-1]:.2f}" if len(recall) else "0"
-    return finish(figure, f"Precision against recall of the 20 best predictions of all videos; recall ends at {reached}.")
+    return finish(
+        figure, f"Precision against recall of the 20 best predictions of all videos; recall ends at {reached}."
+    )
 
 
 def figures(records: Sequence[Record], labels: Sequence[str]) -> "dict[str, Figure]":
