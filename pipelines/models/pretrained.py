@@ -355,9 +355,31 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
         for index, name in enumerate(known):
             places.setdefault(alike(name), []).append(index)
         rows = [places.get(alike(label), []) for label in labels]
+        _namesakes(labels, rows, places, alike)
         if all(len(row) == 1 for row in rows) and len({row[0] for row in rows}) == len(rows):
             return [row[0] for row in rows]
     return None
+
+
+_WITH_SYNSET = re.compile(r"(.+) \((n\d{8})\)")
+
+
+def _namesakes(
+    labels: list[str], rows: list[list[int]], places: dict[str, list[int]], alike: "Callable[[str], str]"
+) -> None:
+    """Fill in the rows of ImageNet's classes of one name, which data call "crane (n02012849)", and models "crane".
+
+    Models have their classes in the order of the synsets.
+    """
+    by_name: dict[str, list[tuple[str, int]]] = {}
+    for number, label in enumerate(labels):
+        if not rows[number] and (found := _WITH_SYNSET.fullmatch(label)):
+            by_name.setdefault(found[1], []).append((found[2], number))
+    for name, same in by_name.items():
+        own = places.get(alike(name), [])
+        if len(own) == len(same):
+            for place, (_, number) in zip(own, sorted(same), strict=True):
+                rows[number] = [place]
 
 
 def _unnamed(known: list[str]) -> bool:

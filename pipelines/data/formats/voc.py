@@ -164,7 +164,7 @@ def _lists(root: Path, kind: str = "Main") -> dict[str, str]:
 def _images(root: Path, files: _boxes.Files, listed: list[Path]) -> Iterator[_boxes.Annotated]:
     for file in listed:
         try:
-            found = _parsed(file)
+            found = parsed(file)
         except DataError as error:
             yield _boxes.Annotated(file.relative_to(root).as_posix(), None, (), None, str(error))
             continue
@@ -200,7 +200,7 @@ def _number(text: str | None) -> Any:
         return None
 
 
-def _parsed(file: Path) -> Any:
+def parsed(file: Path) -> Any:
     """The root of an XML file. Raises DataError; entities, which can grow without limit, are refused."""
     from xml.etree import ElementTree
 

@@ -1,0 +1,93 @@
+"""ImageNet's tree in every form: the class of each image, the names and the order of the classes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config.recipe import DataSection
+from pipelines.data.formats import imagenet, voc
+from pipelines.data.image.reading import read_image
+from pipelines.data.loading import format_module, load_rows, load_splits
+from pipelines.data.schema import DataSpec, Splits
+from pipelines.errors import DataError
+from pipelines.models.pretrained import rows_of
+from tests.support import tiny_imagenet as tiny
+
+NEEDS = DataSpec(("image", "label"))
+SHARED = Path(__file__).parents[5] / "shared" / "data"  # real extracts, if there are any
+
+
+def load(folder: Path, **keys: Any) -> Splits:
+    return load_splits(DataSection(id=str(folder), **keys), NEEDS)
+
+
+@pytest.mark.parametrize("form", ["kaggle", "xml", "devkit", "plain"])
+def test_classes_of_every_form(tmp_path: Path, form: str) -> None:
+    folder = tiny.tree(tmp_path / "data", form)
+    splits = load(folder, test="validation")
+    assert splits.labels == tiny.NAMES
+    by_synset = dict(zip(sorted(tiny.SYNSETS), tiny.NAMES, strict=True))
+    for name in ("train", "validation"):
+        for row in splits[name]:
+            synset = Path(row["image"]["path"]).parent.name
+            assert row["label"] == by_synset[synset]
+            assert Path(row["image"]["path"]) == folder / row["id"]
+    assert len(splits.train) + len(splits.validation) == 4 * tiny.TRAIN and len(splits.test) == tiny.VAL
+    for row in splits.test:
+        number = int(Path(row["id"]).stem.rpartition("_")[2])
+        assert row["label"] == by_synset[tiny.truth(number)]
+    assert splits.ignored.get("images of test, which have no labels", 0) == (0 if form == "plain" else tiny.TEST)
+    if form in ("kaggle", "xml"):
+        assert splits.ignored["images of train that ImageSets lists and that are not there"] == 2
+
+
+def test_it_is_found_from_every_folder_of_the_tree(tmp_path: Path) -> None:
+    folder = tiny.tree(tmp_path / "data", "kaggle")
+    for data in (folder, folder / "ILSVRC", folder / "ILSVRC/Data/CLS-LOC"):
+        assert format_module(DataSection(id=str(data)), ("image", "label")) is imagenet
+        assert load(data, test="validation").labels == tiny.NAMES
+    assert imagenet.classes(folder) == tiny.NAMES
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    tiny.annotation(folder, 1, f"<object><name>n01440764</name>{box}</object>")
+    assert format_module(DataSection(id=str(folder)), ("image", "objects")) is voc
+    assert format_module(DataSection(id=str(folder)), ("image", "label")) is imagenet
+    with pytest.raises(DataError, match="the table of test has no labels"):
+        load_rows(DataSection(id=str(folder)), NEEDS, "test")
+
+
+def test_other_folders_are_not_imagenets(tmp_path: Path) -> None:
+    for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+        tiny.picture(tmp_path / name / "1.jpg", 0)
+    assert not imagenet.detect(tmp_path)
+
+
+def test_without_a_list_classes_are_called_by_their_synsets(tmp_path: Path) -> None:
+    folder = tiny.tree(tmp_path, "plain")
+    (folder / "classes.csv").unlink()
+    assert load(folder, test="validation").labels == sorted(tiny.SYNSETS)
+
+
+def test_images_that_are_cmyk_or_png_are_read(tmp_path: Path) -> None:
+    folder = tiny.tree(tmp_path, "plain")
+    first = sorted((folder / "train" / next(iter(tiny.SYNSETS))).iterdir())
+    assert first[1].read_bytes()[:4] == b"\x89PNG"
+    for path in first:
+        assert read_image(path).mode == "RGB" and read_image(path).size == (12, 12)
+
+
+def test_heads_of_published_models_know_the_classes() -> None:
+    """They have the same name twice."""
+    known = ["tench, Tinca tinca", "crane", "crane", "maillot", "maillot"]
+    data = ["crane (n02012849)", "crane (n03126707)", "tench, Tinca tinca", "maillot (n03710637)", "maillot (n03710721)"]
+    assert rows_of(known, data) == [1, 2, 0, 3, 4]
+    assert rows_of(known, ["tench, Tinca tinca", "crane (n02012849)"]) is None  # which of the two?
+    assert rows_of(["crane", "tench"], ["tench", "crane (n02012849)"]) == [1, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "imagenet-samples").is_dir(), reason="no real images here")
+def test_real_samples() -> None:
+    _, rows, skipped = load_rows(DataSection(id=str(SHARED / "imagenet-samples")), NEEDS)
+    assert len(rows) == 200 and not skipped and len(set(rows["label"])) == 200
+    assert rows[0]["label"] == "tench"
