@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import maps, objects
+from pipelines.data.audio.segments import timed
 from pipelines.data.columns import values
 from pipelines.data.files import composed
 from pipelines.data.filtering import cleaned
@@ -49,6 +50,7 @@ BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images
 ONLY_MASKS = ("cityscapes", "ade20k", "oxford_pets", "run_lengths", "masks")
 OWN_TREES = ("youtube8m", "imagenet")  # of one published set each; ImageNet's has files with boxes, too
 MASKS = ("cityscapes", "ade20k", "oxford_pets", "voc", "run_lengths", "masks", "coco", "labelme", "yolo_txt")
+VIDEOS = ("kinetics", "ucf101", "hmdb51", "something_something", "videofolder")  # formats of videos, the surest first
 
 
 def format_names() -> list[str]:
@@ -60,8 +62,8 @@ def format_names() -> list[str]:
 def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     """The module that reads this data: the named format, else the first that recognises the files.
 
-    `columns` are those that the task needs: a folder may hold both boxes and masks. It is the hub's if there is no such
-    file or folder. Raises DataError.
+    `columns` are those that the task needs: a folder may hold both boxes and masks, and an mp4 is a video or a
+    recording. Without columns the files decide. It is the hub's if there is no such file or folder. Raises DataError.
     """
     why = problem(section.id)
     if why:
@@ -81,14 +83,22 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
             raise DataError(f"data.id: no such file or folder: {section.id}{did_you_mean(section.id)}")
         return importlib.import_module("pipelines.data.formats.hub")
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
-    masks = "mask" in columns
-    first = MASKS if masks else (*sorted(BOXES), *ONLY_MASKS)
-    if not masks and "objects" not in columns:
+    masks, videos = "mask" in columns, "video" in columns
+    first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
+    if not masks and not videos and "objects" not in columns:
         first = (*OWN_TREES, *first)
-    for name in (*first, *(name for name in names if name not in first)):
+    left_out = VIDEOS if columns and not videos else ()  # such a task reads the same files as something else
+    for name in (*first, *(name for name in names if name not in (*first, *left_out))):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
-            if module.has_masks(path) if masks and name in MASKS else module.detect(path):
+            found_here = (
+                module.has_masks(path)
+                if masks and name in MASKS
+                else module.has_videos(path)
+                if videos and name == "videofolder"
+                else module.detect(path)
+            )
+            if found_here:
                 return module
         except OSError as error:
             raise DataError(
@@ -97,7 +107,7 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of images or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
+        "give a folder of images or videos, or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
         "speech with its transcripts "
         "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, "
         "or a Wikipedia dump"
@@ -176,17 +186,18 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
             objects.check_masks(source, before, section.id)
     grouped = source.group or any(needs.group_column in rows.column_names for rows in source.splits.values())
     kinds = set(needs.columns.values())
-    of_one_file = "audio" in kinds or ({"image", "text"} <= kinds and needs.group_column is None)
+    of_one_file = timed(kinds) is not None or ({"image", "text"} <= kinds and needs.group_column is None)
     if section.group in needs.files or (section.group is None and of_one_file and not grouped):
         found = {name: with_files(rows) for name, rows in source.splits.items()}
         several = [name for name, rows in found.items() if "file" in rows.column_names]
         if several:
             source.splits, source.group = found, "file"
-        if "audio" in kinds and any("start" not in found[name].column_names for name in several):
+        if timed(kinds) and any("start" not in found[name].column_names for name in several):
             log.warning(
-                "%s: several rows name one recording, and each gets it from beginning to end: "
+                "%s: several rows name one %s, and each gets it from beginning to end: "
                 "give the columns offset and duration, or start and end, in seconds, where a row is of a part of it",
                 section.id,
+                "recording" if "audio" in kinds else "video",
             )
     return source
 

@@ -88,6 +88,7 @@ _OF_TELEPHONES = frozenset((".m4a", ".m4b", ".aac", ".webm", ".mka", ".3gp", ".a
 _VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".3gp", ".ts", ".ogv", ".flv", ".wmv")
 VIDEOS_WITH_SOUND = frozenset((".mp4",))  # a folder of these is one of recordings only where nothing else is in it
 _UNREAD_RECORDINGS = frozenset((".ape",))
+SOUND_OR_PICTURES = frozenset((".webm", ".3gp"))  # what browsers and telephones write, with a picture or without one
 
 IMAGES = Kind(
     "image",

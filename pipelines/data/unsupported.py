@@ -1,4 +1,4 @@
-"""Data that no task takes: label maps, videos, records of other libraries. `seen` says what they are.
+"""Data that no task takes: label maps, records of other libraries. `seen` says what they are.
 
 Files that a task could take may lie among them (the photos of COCO). They are not guessed to be the data, because a
 user who has boxes wants to learn boxes. Names of files and folders decide, and the first bytes of a few files.
@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.data.files import all_files, ends, printable
-from pipelines.data.media import AUDIO, IMAGES, VIDEOS_WITH_SOUND
+from pipelines.data.media import AUDIO, IMAGES, VIDEO
 from pipelines.utils.formatting import printable as printable_text
 from pipelines.utils.formatting import short
 
 LOOKED_AT = 2000  # files that decide
 
-VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".m4v"))
 OTHERS = {
     ".tfrecord": "TFRecord files",
     ".tfrecords": "TFRecord files",
@@ -47,13 +46,10 @@ def seen(path: Path) -> str | None:
     files = [path] if path.is_file() else list(islice(all_files(path), LOOKED_AT))
     suffixes = Counter(_suffix(file) for file in files)
     images = [file for file in files if file.suffix.lower() in IMAGES.suffixes]
-    media = len(images) + sum(suffixes[suffix] for suffix in AUDIO.suffixes - VIDEOS_WITH_SOUND)
+    media = len(images) + sum(suffixes[suffix] for suffix in (AUDIO.suffixes | VIDEO.suffixes) - IMAGES.suffixes)
     others = {suffix: suffixes[suffix] for suffix in OTHERS if suffixes[suffix]}
     if others and sum(others.values()) > max(media, (len(files) - suffixes[".md"] - suffixes[".txt"]) / 2):
         return OTHERS[max(others, key=others.__getitem__)]
-    if (videos := sum(suffixes[suffix] for suffix in VIDEOS)) > media:
-        sound = "; to learn from their sound, name a recipe for recordings: graft train RECIPE --data FOLDER"
-        return f"videos ({videos:,}{sound if suffixes['.mp4'] else ''})"
     return _coco(files) or _masks(images)
 
 

@@ -19,9 +19,9 @@ from pipelines.config.recipe import DataSection, known_keys, load_recipe, task_c
 from pipelines.config.yaml_io import read_file
 from pipelines.data import compressed, unsupported
 from pipelines.data.files import all_files
-from pipelines.data.formats import audiofolder, imagefolder, table
+from pipelines.data.formats import audiofolder, imagefolder, table, videofolder
 from pipelines.data.loading import BOXES, ONLY_MASKS, format_module
-from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.media import AUDIO, IMAGES, MEDIA, VIDEO
 from pipelines.data.text import chat
 from pipelines.errors import DataError, RecipeError
 from pipelines.models.source import read_json_object
@@ -34,6 +34,7 @@ USUAL = {  # column of a task -> other names that tables have for it; they are t
     "label": ("labels", "class", "classes", "category", "target", "sentiment", "intent", "topic"),
     "image": ("img", "file_name", "filename", "file", "path"),
     "audio": ("file_name", "filename", "file", "path"),
+    "video": ("video_path", "clip", "file_name", "filename", "file", "path"),
     "context": ("passage", "paragraph"),
     "answer": ("answers",),
 }
@@ -102,7 +103,9 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     found = _candidates(columns, overrides)
     if not found:
         needs = "; ".join(dict.fromkeys(entry["takes"].removesuffix(FIRST) for entry in own_data()))
-        raise RecipeError(f"{given}: {what}: no task takes them as they are. Graft learns from {needs}")
+        sound = "; to learn from the sound of videos, name a recipe for recordings: graft train RECIPE --data FOLDER"
+        hint = sound if VIDEO.column in columns.values() else ""
+        raise RecipeError(f"{given}: {what}: no task takes them as they are. Graft learns from {needs}{hint}")
     typed = [*overrides, *(["--model", model] if model else [])]
 
     def command(one: _Candidate) -> str:
@@ -176,11 +179,13 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
             ) from None
         raise
     columns: dict[str, str] = module.columns(path)
+    if VIDEO.column in columns.values():  # mp4 is also a suffix of recordings, and gif one of images
+        kind, media[VIDEO] = VIDEO, sum(counts[suffix] for suffix in VIDEO.suffixes)
     more = "more than " if sum(counts.values()) == COUNTED else ""
     if module is table or not (kind.column in columns and media[kind]):
         return columns, _of_texts(module, path, columns, counts)
     what = f"{more}{media[kind]:,} {kind.files if media[kind] != 1 else kind.one}"
-    labels = module.classes(path) if module in (imagefolder, audiofolder) and "label" in columns else []
+    labels = module.classes(path) if module in (imagefolder, audiofolder, videofolder) and "label" in columns else []
     if labels:
         some = ", ".join(short(label) for label in labels[:4]) + (", ..." if len(labels) > 4 else "")
         what += f" in {len(labels):,} class folders ({some})"
@@ -189,7 +194,7 @@ def _look(path: Path) -> tuple[dict[str, str], str]:
     elif "mask" in columns:
         what += f" with masks (counted together), in the layout `{module.__name__.rpartition('.')[2]}`"
     elif "text" in columns:
-        what += " with captions" if kind is IMAGES else " with transcripts"
+        what += " with captions" if kind is not AUDIO else " with transcripts"
     elif "label" in columns:
         what += " with labels"
     else:

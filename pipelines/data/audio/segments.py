@@ -1,4 +1,7 @@
-"""Rows that are parts of a recording, in seconds: columns `offset` and `duration`, as in NeMo, or `start` and `end`."""
+"""Rows that are parts of a recording or a video, in seconds.
+
+Their columns are `offset` and `duration`, as in NeMo, or `start` and `end`.
+"""
 
 import math
 from collections.abc import Collection, Mapping
@@ -12,6 +15,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PAIRS = (("offset", "duration"), ("start", "end"))
+TIMED = ("audio", "video")  # columns of files of which a row may be a part
+
+
+def timed(columns: Collection[str]) -> str | None:
+    """The column of files of which a row may be a part; None if there is none."""
+    return next((column for column in TIMED if column in columns), None)
 
 
 def part_columns(have: Collection[str], taken: Collection[str]) -> tuple[str, str] | None:
@@ -62,7 +71,7 @@ def _check_others(row: Mapping[str, Any], first: float | None, last: float | Non
             raise DataError(f"{name} is {other:g}, and {stated} say {seconds:g}: correct one, or take it out")
 
 
-def typed(rows: "Dataset") -> "Dataset":
+def typed(rows: "Dataset", column: str) -> "Dataset":
     """The rows with times as floats, also if all of a column are None, so that every split has the same types."""
     from datasets import Dataset, Features, Value
     from datasets.table import table_cast
@@ -70,7 +79,7 @@ def typed(rows: "Dataset") -> "Dataset":
     seconds = {"start": Value("float64"), "end": Value("float64")}
     file = {"path": Value("string"), "bytes": Value("binary"), **seconds}
     # not Dataset.cast: it shows a progress bar, and columns of a struct cannot be selected after it
-    return Dataset(table_cast(rows.data, Features({**rows.features, "audio": file, **seconds}).arrow_schema))
+    return Dataset(table_cast(rows.data, Features({**rows.features, column: file, **seconds}).arrow_schema))
 
 
 def _seconds(value: Any, name: str) -> float | None:

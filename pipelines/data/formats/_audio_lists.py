@@ -1,4 +1,4 @@
-"""Helpers for the layouts of published audio sets: read lists, check files, build rows with the task's columns."""
+"""Helpers for published sets of recordings and videos: read lists, check files, build rows with the task's columns."""
 
 import csv
 import re
@@ -79,8 +79,8 @@ def listed(path: Path, needed: Sequence[str], **dialect: Any) -> tuple[list[tupl
     return rows, skips
 
 
-def recording(path: Path) -> Row:
-    """The cells of a recording: its file and its size in bytes. Raises DataError naming the file."""
+def recording(path: Path, column: str = "audio") -> Row:
+    """The cells of a recording or a video: its file and its size in bytes. Raises DataError naming the file."""
     if "\0" in str(path):
         raise DataError(f"{short(str(path), 300)!r}: no file has a NUL in its name")
     why, size = problem(path)
@@ -88,7 +88,7 @@ def recording(path: Path) -> Row:
         why = "a folder, not a file"
     if why:
         raise DataError(f"{printable(str(path))}: {why}")
-    return {"audio": {"path": str(path), "bytes": None}, "size": size}
+    return {column: {"path": str(path), "bytes": None}, "size": size}
 
 
 def add(
@@ -108,10 +108,12 @@ def add(
 
     if not rows:
         why = f"; the first: {skips[0][1]}" if skips else ""
-        raise DataError(f"{where}: no recordings that can be used ({len(skips)} skipped{why})")
+        files = "videos" if "video" in columns else "recordings"
+        raise DataError(f"{where}: no {files} that can be used ({len(skips)} skipped{why})")
     kinds = {str: Value("string"), int: Value("int64"), list: List(Value("string"))}
     seconds: dict[str, Any] = {name: Value("float64") for name in ("start", "end") if name in rows[0]}  # of a part
-    known: dict[str, Any] = {"audio": {"path": Value("string"), "bytes": Value("binary"), **seconds}, **seconds}
+    file = {"path": Value("string"), "bytes": Value("binary"), **seconds}
+    known: dict[str, Any] = {"audio": file, "video": file, **seconds}
     features = {key: known[key] if key in known else kinds[type(value)] for key, value in rows[0].items()}
     data = {key: [row[key] for row in rows] for key in features}
     have = ", ".join(key for key in features if key not in ("id", "size", *seconds))

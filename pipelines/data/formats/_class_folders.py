@@ -1,4 +1,6 @@
-"""Class folders of media files, with or without split folders above them; used by imagefolder and audiofolder.
+"""Class folders of media files, with or without split folders above them.
+
+Used by imagefolder, audiofolder and videofolder.
 
 A split is a direct child with the name of a split (train, val, Test, ...) that holds class folders. Folders with a
 split's name within theirs (seg_train, test_images) are splits if they hold the same class folders. If a folder holds
@@ -406,15 +408,16 @@ def _list(
 ) -> tuple["Listed", list[tuple[str, str]]]:
     """Every file below the folder becomes a row or a skipped file, or is counted as ignored; none is lost.
 
-    A recording among images is skipped and reported, and so is an image among recordings, because the user may expect
-    that it is read; unless a file with the same name is read (an image may be the spectrogram of a recording).
+    A recording among images is skipped and reported, and so is an image among recordings or either among videos,
+    because the user may expect that it is read; unless a file with the same name is read (an image may be the
+    spectrogram of a recording).
     """
     rows = ids, files, sizes, labels = Listed([], [], [], [])
     skipped: list[tuple[str, str]] = []
     classes = {child.name: 0 for child in folders(folder)}
     # per class, the files that are not rows, with the reason
     media: dict[str, list[tuple[Path, str]]] = {name: [] for name in classes}
-    other = IMAGES if kind is AUDIO else AUDIO
+    others = {IMAGES: (AUDIO,), AUDIO: (IMAGES,), VIDEO: (IMAGES, AUDIO)}[kind]
     for where, entries in runs(folder):
         place = Path(where)
         inner = place.relative_to(folder).parts
@@ -440,7 +443,7 @@ def _list(
                         continue
             elif suffix in kind.unread:
                 reason = unread(kind, suffix)
-            elif suffix in other.suffixes | other.unread and not any(
+            elif (other := next((one for one in others if suffix in one.suffixes | one.unread), None)) and not any(
                 (place / name).with_suffix(own_suffix).is_file() for own_suffix in kind.suffixes
             ):
                 reason = f"no {kind.one} but {'an' if other is IMAGES else 'a'} {other.one}"
@@ -488,6 +491,7 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
     for name, found in media.items():
         wrong.setdefault(composed(name), []).extend(found)
     right: set[str] = set()
+    check = _check_of(kind)
     for file, label in zip(rows.files, rows.labels, strict=True):
         if label in right:
             continue
@@ -504,6 +508,15 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
             raise DataError(
                 f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}"
             )
+
+
+def _check_of(kind: Kind) -> Callable[[Any], object]:
+    """What reads the header of such a file, and raises DataError if it cannot be read."""
+    if kind is VIDEO:
+        from pipelines.data.video import reading  # it needs PyAV, which recordings and images do not
+
+        return reading.header
+    return audio.header if kind is AUDIO else images.check_header
 
 
 def _dataset(kind: Kind, rows: Listed, labelled: bool) -> Any:

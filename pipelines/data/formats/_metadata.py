@@ -1,4 +1,4 @@
-"""Media files with a list of them, as on the hub; used by imagefolder and audiofolder.
+"""Media files with a list of them, as on the hub; used by imagefolder, audiofolder and videofolder.
 
     photos/metadata.csv              photos/train/metadata.csv   photos/test/metadata.csv
 

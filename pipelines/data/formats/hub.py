@@ -1,8 +1,8 @@
 """Data sets on the hub: parquet or plain files. A loading script is never run.
 
-The rows were written by somebody else, so an image or a recording must be bytes in its row, or a file that came with
-the data set. A row that names any other file or an address is skipped and counted; the file is not opened, the address
-is not fetched.
+The rows were written by somebody else, so an image, a recording or a video must be bytes in its row, or a file that
+came with the data set. A row that names any other file or an address is skipped and counted; the file is not opened,
+the address is not fetched.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.audio.segments import part_columns, times
+from pipelines.data.audio.segments import part_columns, timed, times
 from pipelines.data.columns import select, values, with_column
 from pipelines.data.formats import _boxes, _instance_maps, _masks, ade20k
 from pipelines.data.labels import lost
@@ -92,7 +92,7 @@ def take(
     it.
     """
     import pyarrow.compute
-    from datasets import Audio, ClassLabel, Image
+    from datasets import Audio, ClassLabel, Image, Video
 
     for name, rows in loaded.items():
         rows = _flattened(rows, [*section.columns.values(), section.group])
@@ -122,13 +122,19 @@ def take(
         mapped = "objects" in names and isinstance(rows.features[names["objects"]], Image)
         if mapped and _instance_maps.CLASSES in rows.column_names:
             taken.append(_instance_maps.CLASSES)
-        part = part_columns(rows.column_names, taken) if "audio" in columns else None
+        cut = timed(columns)
+        part = part_columns(rows.column_names, taken) if cut else None
         keep = dict.fromkeys([*taken, *(column for column in part or () if column in rows.column_names)])
         rows = rows.select_columns(list(keep)).rename_columns({its: c for c, its in names.items() if its != c})
         rows = with_column(rows, "id", [f"{name}/{i}" for i in range(len(rows))])
         refused: list[tuple[str, str]] = []
         given = rows
-        wanted_types = (("image", Image, "images"), ("audio", Audio, "recordings"), ("mask", Image, "masks"))
+        wanted_types = (
+            ("image", Image, "images"),
+            ("audio", Audio, "recordings"),
+            ("video", Video, "videos"),
+            ("mask", Image, "masks"),
+        )
         for column, wanted, many in wanted_types:
             if column in columns and not isinstance(rows.features[column], wanted):
                 what = rows.features[column]
@@ -137,10 +143,8 @@ def take(
                     f"name another, data.columns.{column}=NAME"
                 )
         for column, feature in rows.features.items():
-            if isinstance(feature, (Image, Audio)):
-                rows = rows.cast_column(
-                    column, Image(decode=False) if isinstance(feature, Image) else Audio(decode=False)
-                )
+            if isinstance(feature, (Image, Audio, Video)):
+                rows = rows.cast_column(column, type(feature)(decode=False))
                 rows, without = _inside(rows, column, own, base)
                 refused += without
                 if without and not len(rows):
@@ -163,8 +167,8 @@ def take(
                 if others:  # an image and its mask
                     sizes = [(one or 0) + (other or 0) for one, other in zip(sizes, others, strict=True)]
                 rows = with_column(rows, "size", sizes)
-        if part:
-            rows, without = _with_parts(rows, part)
+        if part and cut:
+            rows, without = _with_parts(rows, part, cut)
             refused += without
             if without and not len(rows):
                 first = without[0][1]
@@ -258,8 +262,8 @@ def _with_paths(rows: Any, column: str, paths: list[str | None]) -> Any:
     return Dataset(InMemoryTable(table), info=rows.info)
 
 
-def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, str]]]:
-    """The rows with the selected part of each recording, and (id, why) of rows with invalid times.
+def _with_parts(rows: Any, pair: tuple[str, str], column: str) -> tuple[Any, list[tuple[str, str]]]:
+    """The rows with the selected part of each recording or video, and (id, why) of rows with invalid times.
 
     The bytes are not copied.
     """
@@ -267,33 +271,33 @@ def _with_parts(rows: Any, pair: tuple[str, str]) -> tuple[Any, list[tuple[str, 
     from datasets import Dataset, DatasetInfo, Features, Value
     from datasets.table import InMemoryTable
 
-    have = [column for column in pair if column in rows.column_names]
+    have = [name for name in pair if name in rows.column_names]
     cells = rows.select_columns(["id", *have])[:]
     found: dict[int, dict[str, float | None]] = {}
     wrong: list[tuple[str, str]] = []
     for number, id_ in enumerate(cells["id"]):
         try:
-            found[number] = times({column: cells[column][number] for column in have}, pair)
+            found[number] = times({name: cells[name][number] for name in have}, pair)
         except DataError as error:
             wrong.append((id_, f"{id_}: {error}"))
     rows = rows.remove_columns(have)
     if wrong or rows._indices is not None:
         rows = rows.select(list(found)).flatten_indices()
     values = {name: [part[name] for part in found.values()] for name in ("start", "end")}
-    seconds = {name: pyarrow.array(column, pyarrow.float64()) for name, column in values.items()}
+    seconds = {name: pyarrow.array(numbers, pyarrow.float64()) for name, numbers in values.items()}
     table, chunks, at = rows.data.table, [], 0
-    for chunk in table.column("audio").chunks:
+    for chunk in table.column(column).chunks:
         fields = {name: pyarrow.compute.struct_field(chunk, name) for name in ("path", "bytes")}
-        fields |= {name: column[at : at + len(chunk)] for name, column in seconds.items()}
+        fields |= {name: numbers[at : at + len(chunk)] for name, numbers in seconds.items()}
         chunks.append(pyarrow.StructArray.from_arrays(list(fields.values()), list(fields), mask=chunk.is_null()))
         at += len(chunk)
     times_of = {name: Value("float64") for name in seconds}
     file = {"path": Value("string"), "bytes": Value("binary"), **times_of}
-    features = Features({**rows.features, "audio": file, **times_of})
-    audio = pyarrow.chunked_array(chunks, features.arrow_schema.field("audio").type)
-    table = table.set_column(table.column_names.index("audio"), "audio", audio).replace_schema_metadata(None)
-    for name, column in seconds.items():
-        table = table.append_column(name, column)
+    features = Features({**rows.features, column: file, **times_of})
+    parts = pyarrow.chunked_array(chunks, features.arrow_schema.field(column).type)
+    table = table.set_column(table.column_names.index(column), column, parts).replace_schema_metadata(None)
+    for name, numbers in seconds.items():
+        table = table.append_column(name, numbers)
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=features)), wrong
 
 
@@ -334,11 +338,11 @@ def _guess(column: str, features: Any, masks: bool = False) -> str | None:
 
     With `masks`, one column of images holds the masks.
     """
-    from datasets import Audio, ClassLabel, Image
+    from datasets import Audio, ClassLabel, Image, Video
 
     if column in features:
         return column
-    wanted = {"image": Image, "audio": Audio, "label": ClassLabel}.get(column)
+    wanted = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}.get(column)
     if column == "objects" and _instance_maps.CLASSES in features:
         return mask_column([name for name, feature in features.items() if isinstance(feature, Image)])
     if masks:

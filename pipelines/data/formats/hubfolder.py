@@ -30,7 +30,7 @@ CONFIGURED = True  # data.config selects a part
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 SHARD = re.compile(r"(?P<split>.+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
-NAMES = ("Image", "Audio", "ClassLabel")  # types of columns that only the library's own metadata describe
+NAMES = ("Image", "Audio", "Video", "ClassLabel")  # types of columns that only the library's own metadata describe
 
 
 def detect(path: Path) -> bool:
@@ -53,7 +53,7 @@ def columns(path: Path) -> dict[str, str]:
         features = _features(first) or dict.fromkeys(table.columns(first))
     if "objects" in features and "image" in features:
         return {**dict.fromkeys(features, "text"), **_boxes.COLUMNS}
-    named = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
+    named = {"Image": "image", "Audio": "audio", "Video": "video", "ClassLabel": "label"}
     types = {name: kind.get("_type") if isinstance(kind, dict) else None for name, kind in features.items()}
     kinds = {name: named.get(str(kind), "text") for name, kind in types.items()}
     mask = hub.mask_column([name for name, kind in kinds.items() if kind == "image"])

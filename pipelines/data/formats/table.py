@@ -24,16 +24,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.config.recipe import DataSection
 from pipelines.data import compressed, parquet, stored
 from pipelines.data.audio import reading
-from pipelines.data.audio.segments import PAIRS, part_columns, times, typed
+from pipelines.data.audio.segments import PAIRS, part_columns, timed, times, typed
 from pipelines.data.files import SPLIT_NAMES, all_files, folders, kind_of
 from pipelines.data.formats import _csv_dialect, _masks, hub
 from pipelines.data.labels import like_flags, lost
-from pipelines.data.media import AUDIO, IMAGES, MEDIA
+from pipelines.data.media import AUDIO, IMAGES, MEDIA, SOUND_OR_PICTURES, VIDEO
 from pipelines.data.schema import Source
 from pipelines.data.splitting import USUAL
 from pipelines.data.stored import files_key
 from pipelines.data.text import chat
 from pipelines.data.text.rows import talk
+from pipelines.data.video import reading as videos
 from pipelines.errors import DataError, MissingColumn
 from pipelines.utils.formatting import short
 
@@ -138,8 +139,9 @@ def _add(
     source.lost[name] = about["lost"]
     if about["empty"]:
         source.ignored[f"rows of {table.name} without a filled cell"] = about["empty"]
-    if "start" in source.splits[name].column_names and "audio" in columns:
-        source.splits[name] = typed(source.splits[name])
+    cut = timed(columns)
+    if "start" in source.splits[name].column_names and cut:
+        source.splits[name] = typed(source.splits[name], cut)
 
 
 class Found:
@@ -156,7 +158,7 @@ def _parquet_columns(table: Path, section: DataSection, columns: Sequence[str], 
     """The columns of a parquet file that are read."""
     have = parquet.column_names(table)
     wanted = {*(section.columns.get(column, column) for column in (*columns, *optional)), section.group}
-    wanted |= {column for pair in PAIRS for column in pair} if "audio" in columns else set()
+    wanted |= {column for pair in PAIRS for column in pair} if timed(columns) else set()
     names = {str(column).partition(".")[0] if column not in have else column for column in wanted}
     return [column for column in have if column in names]
 
@@ -228,8 +230,10 @@ def _kind_of_cells(name: str, cells: list[Any]) -> str:
     texts = [str(cell) for cell in filled]
     if name in MEDIA:
         return name
-    for medium in (IMAGES, AUDIO):
-        if texts and all(Path(text).suffix.lower() in medium.suffixes for text in texts):
+    endings = {Path(text).suffix.lower() for text in texts}
+    for medium in (IMAGES, AUDIO, VIDEO):
+        videos = medium is AUDIO and endings <= VIDEO.suffixes and not endings <= SOUND_OR_PICTURES
+        if endings and endings <= medium.suffixes and not videos:
             return medium.column
     if any(map(chat.is_talk, filled)):
         return chat.KIND
@@ -626,7 +630,8 @@ def _reading(
             f"data.columns.{unknown}: {path} has no column {others[unknown]!r} (it has: {', '.join(have)})"
         )
     others = {column: name for column, name in others.items() if _has(have, name)}
-    part = part_columns(have, [*names.values(), *others.values()]) if "audio" in names else None
+    cut = timed(names)
+    part = part_columns(have, [*names.values(), *others.values()]) if cut else None
     own = section.group
     extra = [] if own is None or own in ("none", *others, *(c for c in names if c in MEDIA)) else [own]
     if extra and not _has(have, extra[0]):
@@ -643,9 +648,9 @@ def _reading(
                 files = [cells[column] for column in MEDIA if column in cells]
                 # the sizes make the fingerprint cover the files
                 size: dict[str, Any] = {"size": sum(map(_size, files))} if files else {}
-                if part:
+                if part and cut:
                     size |= (of := times(row, part))
-                    cells["audio"] |= of
+                    cells[cut] |= of
                 more = {c: _cell(path, _get(row, n), c, n) for c, n in others.items()}
                 good = {"id": id_, **cells, **more, **size, **{g: str(_get(row, g)) for g in extra}}
             except _NoFile as error:
@@ -855,6 +860,8 @@ def _file(path: Path, value: Any, name: str, column: str) -> dict[str, Any]:
             suffix = Path(way).suffix.lower()
             if column == "audio" and suffix in AUDIO.unread:
                 raise DataError(f"{where}: {reading.advice(suffix)}")
+            if column == "video" and suffix in VIDEO.unread:
+                raise DataError(f"{where}: {videos.advice(suffix)}")
             return {"path": str(path.parent / way), "bytes": None}
     raise _NoFile(path.parent, where)
 
