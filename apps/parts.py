@@ -111,6 +111,8 @@ CSS = (
   border-radius: 0; background: none; }
 .block:has(> [data-testid="block-label"]) > :is(.image-container, .video-container) { flex: 1; min-height: 0; }
 .block > .video-container { height: auto !important; overflow: hidden; }
+.block > .video-container > :is(.upload-container, .wrap) { flex: 1 1 0; min-height: 0; }
+.block > .video-container > .upload-container > .upload-container { height: 100%; }
 .block > .video-container :is(.mirror-wrap, video) { width: 100%; height: 100%; object-fit: contain; }
 .block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
 .block > .html-container.label-padding { padding-top: var(--spacing-md); }
@@ -221,7 +223,7 @@ CSS = (
   padding: 0; list-style: none; }
 .graft-strip li { margin: 0; padding: 0; }
 .graft-strip button { display: block; width: 100%; padding: 0; border: none; background: none; cursor: pointer;
-  font-size: .75rem; line-height: 1.5; text-align: left; }
+  font-size: .75rem; font-weight: 400; line-height: 1.5; text-align: left; }
 .graft-strip button img { display: block; width: 100%; margin: 0; aspect-ratio: 4 / 3; object-fit: contain;
   background: #0b1220; border-radius: .3rem; }
 .graft-strip button i { display: block; height: .4rem; margin: .25rem 0 .1rem; border-radius: .2rem;
@@ -492,6 +494,17 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
     folder, rows = example_rows(loaded)
     names = [row[column] for row in rows if isinstance(row.get(column), str)]
     return [str(folder / name) for name in names if Path(name).name == name and (folder / name).is_file()]
+
+
+def labelled_examples(loaded: "Loaded", column: str, field: Any) -> None:
+    """The files of the sample rows for a field, if there are any, as buttons that are named by their labels."""
+    files = example_files(loaded, column)
+    if not files:
+        return
+    labels = [row.get("label") for row in example_rows(loaded)[1]]
+    names = [", ".join(map(str, one)) if isinstance(one, list) else str(one or "") for one in labels]
+    shown_names = [short(name, 60) or "no label" for name in names] if len(names) == len(files) else None
+    gr.Examples([[name] for name in files], [field], label="Examples", example_labels=shown_names, cache_examples=False)
 
 
 # ---- uploads ----

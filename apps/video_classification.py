@@ -2,7 +2,9 @@
 decide. A model that reads features of videos has its own page.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gradio as gr
@@ -86,7 +88,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             f"{video.MAX_SECONDS} seconds are read",
                             elem_classes="graft-note",
                         )
-                        examples(loaded, field)
+                        parts.labelled_examples(loaded, "video", field)
                         single = not task.options.multi_label
                         answer = gr.Label(
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
@@ -114,22 +116,6 @@ def describe(labels: Sequence[str], results: dict[str, Any] | None) -> str:
     line = f"Video classification into {len(labels):,} classes: {parts.listed(labels)}."
     source = parts.origin(results)
     return f"{line} {source}." if source else line
-
-
-def examples(loaded: "Loaded", field: gr.Video) -> None:
-    """The videos of the sample rows, if there are any, named by their labels."""
-    files = parts.example_files(loaded, "video")
-    if not files:
-        return
-    labels = [row.get("label") for row in parts.example_rows(loaded)[1]]
-    names = [one if isinstance(one, str) else ", ".join(map(str, one)) for one in labels if isinstance(one, (str, list))]
-    gr.Examples(
-        [[name] for name in files],
-        [field],
-        label="Examples",
-        example_labels=[short(name, 60) or "no label" for name in names] if len(names) == len(files) else None,
-        cache_examples=False,
-    )
 
 
 # ---- an upload ----
@@ -187,9 +173,9 @@ def decided(loaded: "Loaded", film: Film, tick: Callable[[int, int], Any]) -> tu
         return [score(task, loaded.model, [frames[clip] for clip in read.clips], place) for frames in several]
 
     found = occlusion.deciding_frames(scores, read.frames, pieces, tick=tick)
-    end = min(film.times.seconds, read.times[-1] + 1 / task.family.rate)
-    edges = [*read.times, max(end, read.times[-1] + 0.01)]
-    stretches = [timeline.Stretch(edges[one.first], edges[one.last], drop) for one, drop in found]
+    starts = [*read.times, math.inf]
+    ends = [min(time + 1 / task.family.rate, after) for time, after in pairwise(starts)]
+    stretches = [timeline.Stretch(starts[one.first], ends[one.last - 1], drop) for one, drop in found]
     worst = max(stretches, key=lambda one: one.drop)
     if worst.drop < FLAT:
         return "", f"No single stretch decides: whichever is hidden, the answer stays at {parts.percent(sure)}."

@@ -62,6 +62,7 @@ def page(loaded: "Loaded", task: "VideoClassification") -> gr.Blocks:
                         "(.npy; .npz with rgb and audio)",
                         elem_classes="graft-note",
                     )
+                    parts.labelled_examples(loaded, "features", field)
                 with gr.Column(min_width=300):
                     answer = gr.Label(
                         label="Prediction",
