@@ -140,14 +140,14 @@ def read(name: str, path: Path, record: int, labels: list[str]) -> "tuple[np.nda
         video = tfrecord.read_record(tfrecord.cell(path, *place))
         features = tfrecord.joined(video.features)
         own = [labels[number] if number < len(labels) else str(number) for number in video.labels]
-        about = f"Its own labels: {parts.listed(own)}." if own else ""
+        about = f" Its own labels: {plain(parts.listed(own))}." if own else ""
     else:
         _check_unpacked(name, path)
         features, about = tfrecord.read_features({"path": str(path)}), ""
     if len(features) > MAX_FRAMES:
         raise DataError(f"{name}: {len(features):,} frames; at most {MAX_FRAMES:,} are read here")
     frames = f"Features of {len(features):,} frames." if len(features) > 1 else "Features of the video."
-    return features, plain(f"{frames} {about}".strip())
+    return features, frames + about
 
 
 def _check_unpacked(name: str, path: Path) -> None:
