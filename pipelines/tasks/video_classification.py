@@ -47,9 +47,10 @@ class Options(Strict):
     """Clips of a video whose probabilities are averaged in evaluation and in answers."""
     image_size: Annotated[Int, Field(ge=8, le=1024)] | None = None
     """Pixels a side of a frame. Left out: the model's own."""
-    augment: Literal["none", "clip", "crop-flip"] = "clip"
-    """`clip`: a random clip of each video in every epoch. `crop-flip`: also a random part of its frames, mirrored half
-    of the time. `none`: always the middle clip, and a frozen trunk is then computed once.
+    augment: Literal["none", "clip", "crop", "crop-flip"] = "clip"
+    """`clip`: a random clip of each video in every epoch. `crop`: also a random part of its frames. `crop-flip`: this
+    part is mirrored half of the time, which is wrong for classes such as "to the left". `none`: always the middle clip,
+    and a frozen trunk is then computed once.
     """
     max_frames: Annotated[Int, Field(ge=1, le=10_000)] | None = None
     """Frames of features that are read of a video. Left out: all."""
@@ -178,7 +179,8 @@ class VideoClassification(Task):
         frames = random_clip(example["video"], self.family.frames, self.family.rate, rng)
         if self.options.augment == "clip":
             return {**example, "frames": frames}
-        return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, self.family.size, rng))}
+        mirror = self.options.augment == "crop-flip"
+        return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, self.family.size, rng, mirror))}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch
@@ -256,7 +258,8 @@ class VideoClassification(Task):
         logits = torch.stack(
             [self._averaged(torch.stack([torch.as_tensor(one["probabilities"]) for one in group])) for group in groups]
         )
-        batch = {name: [group[0][name] for group in groups] for name in ("id", "true")}
+        ids = rows["id"][:]
+        batch = {"id": [ids[row] for row in sorted(of_row)], "true": [group[0]["true"] for group in groups]}
         return classification.records(batch, logits.clamp(-1e4, 1e4), self.labels, self.options.multi_label)
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
@@ -295,14 +298,18 @@ class VideoClassification(Task):
         )
 
     def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
-        from pipelines.reporting.mistakes import labelled
+        from pipelines.reporting.mistakes import Piece, labelled
 
         shown = labelled(record, self.options.multi_label)
-        if self._features:
-            return shown
-        from pipelines.data.video.reading import strip
+        if self._features:  # numbers say nothing to people, so the best labels stand for the video
+            true = record["true"] if self.options.multi_label else [record["true"]]
+            best = sorted(record["scores"].items(), key=lambda item: -item[1])
+            pieces = [Piece(f"{label} {score:.2f}", "true" if label in true else "") for label, score in best]
+            spaced = [part for piece in pieces for part in (piece, Piece("  "))]
+            return replace(shown, texts={"Best labels": spaced[:-1]})
+        from pipelines.data.video.reading import poster
 
-        return replace(shown, picture=strip(row["video"]), wide=True)
+        return replace(shown, picture=poster(row["video"]), wide=True)
 
     # ---- the model folder ----
 
@@ -331,10 +338,10 @@ class VideoClassification(Task):
 
         top_k = one.get("top_k", 5)
         if self._features:
+            from pipelines.data.video import tfrecord
             from pipelines.data.video.feature_sets import spread
-            from pipelines.data.video.tfrecord import read_features
 
-            features = spread(read_features(one["features"]), self.options.max_frames)
+            features = spread(tfrecord.read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}
         starts, frames = self._clips(one["video"], self.options.clips)
         pixels = torch.stack([self.family.pixels(clip) for clip in frames])

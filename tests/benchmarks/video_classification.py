@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 
 from tests.benchmarks import machine
 from tests.support import tiny_videos
@@ -94,10 +96,22 @@ def graft(case: dict[str, Any], work: Path, data: Path) -> dict[str, float]:
 
 def videos(folder: Path, rows: int) -> Path:
     """Class folders of train, with one video of each class for validation and for the test."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:240, :320]
     for split, count in (("train", rows), ("validation", 4), ("test", 4)):
-        tiny_videos.moving_shapes(
-            folder / split, n=count, classes=4, frames=300, size=(320, 240), rate=30, seed=len(split), noise=True
-        )
+        for number in range(count):
+            coarse = random.integers(0, 200, (9, 12, 3), dtype=np.uint8)
+            ground = np.asarray(Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC))
+            far, across = (1 if number % 4 in (0, 2) else -1), number % 4 > 1
+            frames = []
+            for time_ in range(300):
+                where = (far * 2 * time_ + 7 * number) % (320 if across else 240)
+                inside = abs((x if across else y) - where) < 20
+                shown = np.where(inside[..., None], 255, ground) + random.integers(-4, 5, (240, 320, 1))
+                frames.append(shown.clip(0, 255).astype(np.uint8))
+            place = folder / split / f"direction_{number % 4}" / f"{number:04}.mp4"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            tiny_videos.write(place, frames, rate=30, key=250)
     return folder
 
 

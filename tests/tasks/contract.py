@@ -71,6 +71,7 @@ class TaskContract:
     # sample of the micro-batch
     inexact = 1e-5
     steps, rate = 11, 2e-3  # the number of steps, and their learning rate
+    depth = 3  # fewest layers; a linear model has fewer
     # also run by tests/integration/test_every_task.py; False for a second contract of a task that differs only in its
     # data
     spine = True
@@ -194,7 +195,7 @@ class TaskContract:
         layers = made.task.layers(made.model)
         depth = depth_of_parameters(made.model, layers)
         assert set(depth) == {n for n, _ in made.model.named_parameters()}
-        assert len(layers) >= 3
+        assert len(layers) >= self.depth
         assert {depth[n] for n in depth} <= set(range(len(layers)))
         head = {id(p) for p in layers[-1].parameters()}
         assert head

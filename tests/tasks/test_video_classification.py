@@ -17,6 +17,7 @@ from pipelines.data.loading import load_splits
 from pipelines.errors import ModelError, RecipeError
 from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
+from pipelines.metrics import tagging
 from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.tasks.video_classification import Options, VideoClassification
@@ -26,21 +27,18 @@ from tests.support.hub import HubServer
 from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
-LABELS = ("down", "left", "right", "up")
-
-
 def printed_scores(printed: str) -> dict[str, float]:
     return {label: float(score) for score, label in re.findall(r"^([\d.]+)\s+(\S.*)$", printed, re.M)}
 
 
 class TestContract(TaskContract):
     def recipe(self, folder: Path) -> dict[str, Any]:
-        data = tiny_videos.moving_shapes(folder / "videos", n=24, classes=4, frames=12, side=32)
+        data = tiny_videos.moving_shapes(folder / "videos", count=6, classes=4, frames=12, side=32)
         return {
             "task": "video-classification",
             "model": {"id": str(tiny_video_models.videomae(folder / "model"))},
             "data": {"id": str(data), "workers": 0},
-            "options": {"clips": 2, "augment": "crop-flip"},
+            "options": {"clips": 2, "augment": "crop"},
             "train": {"epochs": 3, "batch_size": 8, "learning_rate": 2e-3, "precision": "fp32"},
             "hub": {"examples": 2},
         }
@@ -64,18 +62,23 @@ class TestContract(TaskContract):
 class TestFeatures(TaskContract):
     """The same with a mixture of experts that reads features of videos."""
 
+    depth = 2
+
     def recipe(self, folder: Path) -> dict[str, Any]:
         return {
             "task": "video-classification",
             "model": {"config": {"model_type": "video_features", "architecture": "moe", "mixtures": 2}},
-            "data": {"id": str(tiny_tfrecords.videos(folder / "shards", n=48)), "workers": 0},
+            "data": {"id": str(tiny_tfrecords.videos(folder / "shards", {"validate0000": 30, "validate0001": 18})), "workers": 0},
             "options": {"input": "features", "multi_label": True},
             "train": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
             "hub": {"examples": 2},
         }
 
     def perfect(self, rows: Any) -> list[dict[str, Any]]:
-        return [{"id": row["id"], **tiny_tfrecords.perfect(row["label"])} for row in rows]
+        return [
+            {"id": row["id"], **tagging.record(row["label"], dict.fromkeys(row["label"], 1.0), len(row["label"]))}
+            for row in rows
+        ]
 
     def question(self, run: Path) -> tuple[Any, ...]:
         row = json.loads((run / "model" / "examples" / "examples.json").read_text())[0]
@@ -88,10 +91,10 @@ class TestFeatures(TaskContract):
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     changes = ["options.image_size=32"] if recipe.options.image_size else []  # type: ignore[attr-defined]
     if recipe.options.input == "features":  # type: ignore[attr-defined]
-        level = "frame" if recipe.model.id and recipe.model.id.endswith(("lstm", "gru", "transformer")) else "video"
-        return Served(str(tiny_tfrecords.videos(folder / "shards", n=60, level=level)))
+        of_frames = str(recipe.model.id).endswith(("lstm", "gru", "transformer"))
+        return Served(str(tiny_tfrecords.videos(folder / "shards", {"validate0000": 60}, of_frames)))
     model = tiny_video_models.served(recipe, hub, folder / "model")
-    data = str(tiny_videos.moving_shapes(folder / "videos", n=24, classes=3, frames=12, side=32))
+    data = str(tiny_videos.moving_shapes(folder / "videos", count=8, classes=3, frames=12, side=32))
     return Served(data, model, tuple(changes))
 
 
@@ -140,17 +143,18 @@ def test_training_takes_one_random_clip_of_each_video(made: SimpleNamespace) -> 
 
 def test_a_video_that_breaks_in_the_middle_is_counted_once(made: SimpleNamespace, tmp_path: Path) -> None:
     """Three clips of one broken file are one skipped row, and the row has no record."""
-    data = tiny_videos.moving_shapes(tmp_path / "videos", n=24, classes=2, frames=12, side=32)
-    broken = sorted((data).rglob("*.mp4"))[5]
-    broken.write_bytes(b"no video at all, but long enough to look at" * 9)
+    data = tmp_path / "videos"
+    for seed, (split, count) in enumerate((("train", 6), ("validation", 2), ("test", 3))):
+        tiny_videos.moving_shapes(data / split, count=count, classes=2, frames=12, side=32, seed=seed)
+    (data / "test" / "direction_0" / "0001.mp4").write_bytes(b"no video at all, but long enough to look at" * 9)
     raw = {**TestContract().recipe(tmp_path / "other"), "options": {"clips": 3}}
     raw["data"] = {"id": str(data), "workers": 0}
     raw["train"] = {**raw["train"], "epochs": None, "max_steps": 2}
     with without_pictures():
         results = train(validate(raw), tmp_path / "run")
     assert results
-    skipped = sum(results["data"]["skipped"].values())
-    assert skipped == 1
+    assert results["data"]["test"]["skipped"] == 1
+    assert results["test"]["n"] == 5
 
 
 # ---- options ----
@@ -175,7 +179,7 @@ def test_a_model_of_frames_does_not_read_features(tmp_path: Path) -> None:
     raw = {
         "task": "video-classification",
         "model": {"id": "video-features/logistic"},
-        "data": {"id": str(tiny_videos.moving_shapes(tmp_path / "videos", n=12, classes=2, frames=4, side=16))},
+        "data": {"id": str(tiny_videos.moving_shapes(tmp_path / "videos", count=6, classes=2, frames=4, side=16))},
         "train": {"max_steps": 1},
     }
     with pytest.raises(ModelError, match="it reads features of videos: set options.input=features"):
@@ -185,7 +189,7 @@ def test_a_model_of_frames_does_not_read_features(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_several_labels_and_scores_over_time(tmp_path: Path) -> None:
     """A table with two labels per video; the chart's scores are probabilities of clips in order."""
-    folder = tiny_videos.moving_shapes(tmp_path / "videos", n=24, classes=2, frames=24, side=32)
+    folder = tiny_videos.moving_shapes(tmp_path / "videos", count=12, classes=2, frames=24, side=32)
     files = sorted(folder.rglob("*.mp4"))
     lines = [
         f"{file.relative_to(folder)},{file.parent.name}|{'even' if n % 2 else 'odd'}" for n, file in enumerate(files)

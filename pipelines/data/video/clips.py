@@ -84,6 +84,9 @@ class Clips(Encoding):
         """The same with `video`, the row's cell, in place of the frames. Only the first frame was decoded."""
         return self._example(number)[0]
 
+    def row(self, number: int) -> int:
+        return number // self.clips
+
     def _example(self, number: Any) -> tuple[dict[str, Any], float]:
         """An example with its cell, and the length of its video. Raises DataError."""
         import torch
