@@ -5,8 +5,8 @@ seeks, without the server.
 """
 
 import html
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -54,7 +54,8 @@ const begin = (root) => {
   const values = found.lines.map((line, number) => {
     const colour = `graft-line-${number}`;
     const points = line.scores.map((score, place) => `${found.times[place]},${-score}`);
-    draw('polyline', {class: colour, points: [`0,${-line.scores[0]}`, ...points, `${end},${-line.scores.at(-1)}`].join(' ')});
+    const all = [`0,${-line.scores[0]}`, ...points, `${end},${-line.scores.at(-1)}`];
+    draw('polyline', {class: colour, points: all.join(' ')});
     if (found.times.length <= 40) line.scores.forEach((score, place) =>
       draw('path', {class: `${colour} dot`, d: `M ${found.times[place]} ${-score} h 0`}));
     const sign = document.createElement('i'), shown = node('b', '');

@@ -96,7 +96,7 @@ def frames(name: str, data: bytes, wanted: Sequence[int], side: int | None = Non
 
 
 def playable(name: str, data: bytes, found: Times, most: int, side: int) -> str:
-    """A small copy without sound that every browser plays, of at most `most` frames, as a data URI. Raises DataError."""
+    """A small copy without sound that every browser plays, of at most `most` frames: a data URI. Raises DataError."""
     read = frames(name, data, chosen(found, most), side)
     first = next(read, None)
     if first is None:

@@ -49,7 +49,8 @@ def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
     task = cast("VideoClassification", loaded.task)  # `launch` serves no other task here
     if task.options.input == "features":
-        return video_features.page(loaded, task)
+        page: gr.Blocks = video_features.page(loaded, task)
+        return page
 
     def predict(file: dict[str, Any] | None) -> tuple[dict[str, float] | None, str, str, str]:
         """The likeliest classes of a video with their confidences, and a chart of them over its time."""
@@ -72,42 +73,39 @@ def build(loaded: "Loaded") -> gr.Blocks:
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(task.labels, loaded.results))
         with gr.Tabs():
-            with gr.Tab("Try it"):
-                with gr.Row(equal_height=False):
-                    with gr.Column(scale=2, min_width=280):
-                        field = gr.Video(
-                            label="Video",
-                            sources=["upload", "webcam"],
-                            buttons=[],
-                            height=300,
-                            include_audio=False,
-                            elem_classes="graft-film",
-                        )
-                        gr.Markdown(
-                            f"A file of up to {visitor.MAX_MEGABYTES} MB ({video.SUFFIXES}), or the webcam; its first "
-                            f"{video.MAX_SECONDS} seconds are read",
-                            elem_classes="graft-note",
-                        )
-                        parts.labelled_examples(loaded, "video", field)
-                        single = not task.options.multi_label
-                        answer = gr.Label(
-                            label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
-                        )
-                    with gr.Column(scale=3, min_width=300):
-                        chart = timeline.answer()
-                        button = gr.Button("Which frames decide?", elem_classes="graft-ask")
-                        strip = timeline.strip_place()
-                        note = gr.Markdown(elem_classes="graft-note")
-                        parts.hint("The likeliest classes of a video appear here, and how they change over its time.")
+            with gr.Tab("Try it"), gr.Row(equal_height=False):
+                with gr.Column(scale=2, min_width=280):
+                    field = gr.Video(
+                        label="Video",
+                        sources=["upload", "webcam"],
+                        buttons=[],
+                        height=300,
+                        include_audio=False,
+                        elem_classes="graft-film",
+                    )
+                    gr.Markdown(
+                        f"A file of up to {visitor.MAX_MEGABYTES} MB ({video.SUFFIXES}), or the webcam; its first "
+                        f"{video.MAX_SECONDS} seconds are read",
+                        elem_classes="graft-note",
+                    )
+                    parts.labelled_examples(loaded, "video", field)
+                    single = not task.options.multi_label
+                    answer = gr.Label(
+                        label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
+                    )
+                with gr.Column(scale=3, min_width=300):
+                    chart = timeline.answer()
+                    button = gr.Button("Which frames decide?", elem_classes="graft-ask")
+                    strip = timeline.strip_place()
+                    note = gr.Markdown(elem_classes="graft-note")
+                    parts.hint("The likeliest classes of a video appear here, and how they change over its time.")
             parts.card_tab(loaded)
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         looking = button.click(explain, field, [strip, note], api_visibility="private", show_progress_on=strip, **read)
         field.change(lambda: ("", ""), None, [strip, note], cancels=[looking], queue=False, api_visibility="private")
-        field.change(
-            predict, field, [answer, chart, strip, note], api_name="predict", show_progress_on=chart, **read
-        )
+        field.change(predict, field, [answer, chart, strip, note], api_name="predict", show_progress_on=chart, **read)
     return blocks
 
 

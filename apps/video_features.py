@@ -78,15 +78,15 @@ def page(loaded: "Loaded", task: "VideoClassification") -> gr.Blocks:
         asked: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
         shown: dict[str, Any] = {"show_progress_on": answer, **asked}
         field.change(first, field, [answer, note, record], api_name="predict", **shown)
-        record.input(
-            predict, [field, record], [answer, note], api_name="record", trigger_mode="always_last", **shown
-        )
+        record.input(predict, [field, record], [answer, note], api_name="record", trigger_mode="always_last", **shown)
     return blocks
 
 
 def describe(loaded: "Loaded", task: "VideoClassification") -> str:
     """One line below the title: the classes, and the origin of the model."""
-    line = f"Classification of videos by their features, into {len(task.labels):,} classes: {parts.listed(task.labels)}."
+    line = (
+        f"Classification of videos by their features, into {len(task.labels):,} classes: {parts.listed(task.labels)}."
+    )
     source = parts.origin(loaded.results)
     return f"{line} {source}." if source else line
 

@@ -115,16 +115,16 @@ def test_the_score_of_clips_is_the_log_odds_of_the_answer(loaded: Any, uploads: 
 
 def test_other_files_are_refused(loaded: Any, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (uploads / "bad.mp4").write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(200))
-    with pytest.raises(DataError, match="my holiday.mp4: not a readable video"):
+    with pytest.raises(DataError, match=r"my holiday.mp4: not a readable video"):
         sent(loaded, uploads / "bad.mp4", "my holiday.mp4")
     (uploads / "list.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
-    with pytest.raises(DataError, match="list.mp4: not a video that is read here"):
+    with pytest.raises(DataError, match=r"list.mp4: not a video that is read here"):
         sent(loaded, uploads / "list.mp4")
-    with pytest.raises(DataError, match="This file cannot be used"):
+    with pytest.raises(DataError, match=r"This file cannot be used"):
         video_classification.uploaded(loaded.task, {"path": "/etc/passwd"})
     assert video_classification.uploaded(loaded.task, None) is None
     tiny_videos.write(uploads / "a.mp4", 2)
     monkeypatch.setattr(video_classification, "MAX_CLIP", 3 * 64 * 48 * 8 - 1)
-    with pytest.raises(DataError, match="frames of 64 x 48 pixels are too large here, because the model reads 8"):
+    with pytest.raises(DataError, match=r"frames of 64 x 48 pixels are too large here, because the model reads 8"):
         sent(loaded, uploads / "a.mp4")
     assert reading.header(str(uploads / "a.mp4")).frames == 2

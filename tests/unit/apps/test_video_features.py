@@ -48,7 +48,7 @@ def test_one_record_of_a_shard(uploads: Path) -> None:
     assert np.array_equal(features, tfrecord.joined(tfrecord.parse(tiny_tfrecords.record(3)).features))
     own = ", ".join(f"class {number}" for number in tiny_tfrecords.labels_of(3))
     assert note == f"Features of the video. Its own labels: {own}."
-    with pytest.raises(DataError, match="^my videos.tfrecord: no record 6: it has 5$"):
+    with pytest.raises(DataError, match=r"^my videos.tfrecord: no record 6: it has 5$"):
         read(path, 6, "my videos.tfrecord")
 
 
@@ -79,7 +79,11 @@ def test_frames_and_arrays(uploads: Path) -> None:
         ("x.tfrecord", b"", "no record"),
         ("x.tfrecord", b"no record at all", "no TFRecord file"),
         ("x.tfrecord", tiny_tfrecords.framed(b"abc")[:-2], "cut off"),
-        ("x.tfrecord", tiny_tfrecords.framed(tiny_tfrecords.record(0)).replace(b"mean_rgb", b"mean_rgB"), "checksum|changed"),
+        (
+            "x.tfrecord",
+            tiny_tfrecords.framed(tiny_tfrecords.record(0)).replace(b"mean_rgb", b"mean_rgB"),
+            "checksum|changed",
+        ),
         ("x.npy", b"\x93NUMPY no array", "cannot be read as features"),
         ("x.npz", b"PK no archive", "cannot be read as features"),
         ("x.npz", npz(rgb=np.zeros((20_000, 1024), np.uint8)), "unpacks to 19 MB; at most 16 are read here"),
@@ -98,7 +102,7 @@ def test_other_files_are_refused(uploads: Path, name: str, data: bytes, words: s
 
 def test_no_file_but_an_upload_is_read(tmp_path: Path) -> None:
     path = tiny_tfrecords.shard(tmp_path / "a.tfrecord", [tiny_tfrecords.record(0)])
-    with pytest.raises(DataError, match="^This file cannot be used"):
+    with pytest.raises(DataError, match=r"^This file cannot be used"):
         read(path)
     with video_features.opened(None) as found:
         assert found is None
