@@ -112,7 +112,7 @@ class DataSection(Strict):
     id: str
     """Hub id, or a local file or folder."""
     config: str | None = None
-    """Configuration of a data set on the hub, or part of a format (`0-4` of the digits, `esc10` of ESC-50)."""
+    """Configuration of a data set on the hub, or part of a format (`esc10` of ESC-50, `split2` of UCF101)."""
     revision: str | None = None
     """Commit, branch or tag of the data set on the hub. Left out: the newest commit. The run records the commit."""
     format: str | None = None

@@ -282,9 +282,9 @@ def label_names(
     """
     seen = {name: _labels_of(rows) for name, rows in splits.items()}
     if vocabulary and known is not None:
-        unseen = sum(label not in seen["train"] for label in known)
-        if unseen:
-            log.warning("%s: no row of train has %d of the %d classes of the vocabulary", source, unseen, len(known))
+        lacking = sum(label not in seen["train"] for label in known)
+        if lacking:
+            log.warning("%s: no row of train has %d of the %d classes of the vocabulary", source, lacking, len(known))
         return known
     for name in ("validation", "test"):
         extra = sorted(seen[name] - seen["train"])

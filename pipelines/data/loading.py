@@ -107,8 +107,8 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     found = sorted(p.name for p in path.iterdir())[:6] if path.is_dir() else [path.name]
     raise DataError(
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
-        "give a folder of images or videos, or of class folders, a .csv, .tsv, .jsonl, .json or .parquet table, "
-        "speech with its transcripts "
+        "give a folder of images or of class folders (images, recordings, videos), a .csv, .tsv, .jsonl, .json or "
+        ".parquet table, speech with its transcripts "
         "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, "
         "or a Wikipedia dump"
     )

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.data import batching, trained_rows
 from pipelines.data.loading import load_splits
+from pipelines.data.media import file_columns
 from pipelines.data.schema import SPLITS
+from pipelines.data.video import feature_sets
 from pipelines.evaluation import extra_metrics
 from pipelines.metrics import modules
 from pipelines.models import build, layers
@@ -32,6 +34,8 @@ def check(recipe: Recipe) -> Iterator[str]:
     for split in SPLITS:
         rows, skipped = splits[split], splits.skipped[split]
         yield f"{split:10} {len(rows):,} rows ({splits.source[split]}), {len(skipped)} skipped"
+        if "features" in file_columns(rows):
+            yield f"{'':10} {feature_sets.described(rows)}"
     for kind, count in splits.ignored.items():
         yield f"left out   {kind} ({count:,})"
     for line in splits.overlaps():

@@ -22,6 +22,7 @@ from pipelines.data.formats import text as texts
 from pipelines.data.loading import load_rows_by_either_name
 from pipelines.data.media import AUDIO, FEATURES, FILE_NAME, IMAGES, MEDIA, VIDEO, kinds_of
 from pipelines.data.schema import DataSpec
+from pipelines.data.video import tfrecord
 from pipelines.errors import DataError, MissingColumn
 from pipelines.generation import requests
 from pipelines.inference import batches, downloads
@@ -276,6 +277,8 @@ def _named_file(column: str, value: str, folder: Path) -> Callable[[], Any]:
         from pipelines.data.image.reading import check_header
 
         check_header(read())
+    elif column == "features":
+        tfrecord.read_features(read())
     elif column == "audio":
         from pipelines.data.audio.reading import header
 
@@ -340,13 +343,19 @@ def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     return found
 
 
-def _pages(model: Model, file: Path) -> list[int | None]:
+Page = int | tuple[int, int] | None  # of a TIFF; or the place and the length of a record in a shard
+
+
+def _pages(model: Model, file: Path) -> list[Page]:
     """The pages of a TIFF that are inputs of their own, from 0 on; [None] for a file that is one input.
 
-    Where masks are learned, the pages of a stack are rows of their own, so each is answered.
+    Where masks are learned, the pages of a stack are rows of their own, so each is answered. Where features of videos
+    are read, each record of a shard is answered. Raises DataError if the records cannot be found.
     """
     from pipelines.data.image.reading import pages_of
 
+    if model.task.data.input_columns == ("features",) and file.suffix.lower() in tfrecord.SUFFIXES:
+        return list(tfrecord.places(file))
     if file.suffix.lower() not in (".tif", ".tiff") or "image" not in model.task.data.input_columns:
         return [None]
     try:
@@ -366,7 +375,24 @@ def _pages(model: Model, file: Path) -> list[int | None]:
 MOST_PAGES = 10_000  # of a TIFF
 
 
-def _of_folder(column: str, file: Path, page: int | None = None) -> Entry:
+def _of_record(column: str, file: Path, offset: int, length: int) -> Entry:
+    """The entry of a record in a shard. It is read here, because it says the id of its video."""
+    cell = tfrecord.cell(file, offset, length)
+    try:
+        name = f"{file}#{tfrecord.read_record(cell).id}"
+    except DataError as error:
+        failed = error
+
+        def unread() -> dict[str, Any]:
+            raise failed
+
+        return Entry(f"{file}@{offset}", unread)
+    return Entry(name, lambda: {column: cell})
+
+
+def _of_folder(column: str, file: Path, page: Page = None) -> Entry:
+    if isinstance(page, tuple):
+        return _of_record(column, file, *page)
     if page is not None:
         name = str(file.with_name(f"{file.stem}_page{page + 1:04d}{file.suffix}"))
         return Entry(name, lambda: {column: {"path": str(file), "page": page}})

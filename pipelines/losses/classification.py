@@ -10,16 +10,10 @@ if TYPE_CHECKING:
 # ---- the loss ----
 
 
-def counts(
-    target: "Tensor", weights: "Tensor | None", multi_label: bool, sum_of_labels: bool = False
-) -> dict[str, float]:
-    """What `loss` divides by: the number of decisions or of rows, or the sum of the class weights of the rows.
-
-    `sum_of_labels`: with several labels per row, the loss of a row is the sum over its labels, as in google/youtube-8m.
-    The mean over thousands of labels has gradients as small as Adam's epsilon.
-    """
+def counts(target: "Tensor", weights: "Tensor | None", multi_label: bool) -> dict[str, float]:
+    """What `loss` divides by: the number of decisions or of rows, or the sum of the class weights of the rows."""
     if multi_label:
-        return {"targets": float(len(target) if sum_of_labels else target.numel())}
+        return {"targets": float(target.numel())}
     if weights is None:
         return {"examples": float(len(target))}
     return {"weight": float((target.cpu() @ weights).sum())}

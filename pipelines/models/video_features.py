@@ -45,9 +45,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {  # with the usual values of their k
 }
 BOUNDS = {"mixtures": (0, 1000), "hidden": (1, 4096), "layers": (1, 24), "heads": (1, 64)}
 MOST_WEIGHTS = 2 * 10**9
-# What a new head answers first: a probability of 0.02. A class is rare where there are thousands; from 0.5, the first
-# epochs would only teach that.
-RARE = -4.0
 SHARED = ("features", "normalize")
 PROBLEMS = ("single_label_classification", "multi_label_classification")
 
@@ -135,9 +132,12 @@ class Network(nn.Module):
             self.norm = nn.LayerNorm(hidden)
             size = hidden
         mixtures = config.get("mixtures", 0)
-        self.head = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
-        bias = self.head.experts.bias if mixtures else self.head.bias
-        nn.init.constant_(bias.data, RARE)
+        head: Mixture | Exact = Mixture(size, classes, mixtures) if mixtures else Exact(size, classes)
+        bias = head.experts.bias if isinstance(head, Mixture) else head.bias
+        # A new head begins with probabilities of 1 / classes, but not below 0.02. With 0.5, the first epochs would only
+        # teach that each of thousands of classes is rare; with less, they would only raise the frequent ones.
+        nn.init.constant_(bias.data, -min(4.0, math.log(classes)))
+        self.head = head
 
     def forward(self, features: Tensor, frames: Tensor) -> Tensor:
         there = torch.arange(features.shape[1], device=features.device) < frames[:, None]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import video as models
 from torchvision.models.video import resnet
+from torchvision.models.video.s3d import SepInceptionBlock3D
 from torchvision.transforms._presets import VideoClassification
 
 from pipelines.config.validation_errors import suggest
@@ -80,7 +81,7 @@ class Torchvision:
             return [network.stem, *(block for stage in stages for block in stage), network.fc]
         if self.config["architecture"] == "s3d":
             parts = [part for part in network.features if next(part.parameters(), None) is not None]
-            stem = [part for part in parts if not isinstance(part, models.s3d.SepInceptionBlock3D)]
+            stem = [part for part in parts if not isinstance(part, SepInceptionBlock3D)]
             return [nn.ModuleList(stem), *parts[len(stem) :], network.classifier]
         return [*model_layers.blocks(network), network.head]
 
@@ -102,12 +103,12 @@ def build(
     config = _checked(given, source.folder is None, frames, rate, image_size)
     config["problem_type"] = "multi_label_classification" if multi_label else "single_label_classification"
     if tensors is not None and not source.random:
-        model = _network(config, len(known))
+        model = network(config, len(known))
         segmentation_dense.fill(model, tensors, source.folder)
-        segmentation_dense.take(model, lambda count: _network(config, count), known, labels)
+        segmentation_dense.take(model, lambda count: network(config, count), known, labels)
         batch_norm.keep_folded(model)
     else:
-        model = _network(config, len(labels))
+        model = network(config, len(labels))
     _check_size(config)
     return laid_out(model, config), Torchvision(config, labels)
 
@@ -118,7 +119,7 @@ def load(folder: Path) -> tuple[nn.Module, Torchvision]:
     labels = folders.named_classes(given)
     config = _checked(given, False)
     config["problem_type"] = given.get("problem_type") or "single_label_classification"
-    model = _network(config, len(labels))
+    model = network(config, len(labels))
     segmentation_dense.fill(model, tensors, folder)
     return laid_out(model, config).eval(), Torchvision(config, labels)
 
@@ -139,7 +140,7 @@ def laid_out(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
 # ---- the network ----
 
 
-def _network(config: Mapping[str, Any], classes: int) -> Any:
+def network(config: Mapping[str, Any], classes: int) -> Any:
     kind = str(config["architecture"])
     if kind in RESNETS and {"layers", "width"} & config.keys():
         return _small(kind, config.get("layers", [2, 2, 2, 2]), config.get("width", WIDTH), classes)
@@ -193,7 +194,7 @@ def _check_size(config: Mapping[str, Any]) -> None:
     shape = (1, 3, config["frames"], *config["crop_size"])
     try:
         with torch.device("meta"):
-            _network(config, 2).eval()(torch.empty(shape))
+            network(config, 2).eval()(torch.empty(shape))
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ModelError(
             f"options.frames, options.image_size: torchvision's {config['architecture']} cannot take {shape[2]} frames "

@@ -144,17 +144,10 @@ def _model(folder: Path | None, config: Any, labels: list[str] | None, random: b
             renew=renew,
         )
 
-    try:
-        if labels is None:
-            model: Any = read(False)
-        else:
-            model = pretrained.with_classes(config, labels, read, pretrained.head, fresh=folder is None or random)
-    except ModelError:
-        raise
-    except Exception as error:  # a configuration with impossible sizes raises many kinds
-        raise ModelError(
-            f"{pretrained.called(folder)}: no model can be built: {pretrained.first_line(error)}"
-        ) from error
+    if labels is None:
+        model: Any = read(False)
+    else:
+        model = pretrained.with_classes(config, labels, read, pretrained.head, fresh=folder is None or random)
     base: Any = pretrained.trunk(model)
     if hasattr(base, "predictor"):
         base.predictor.requires_grad_(False)  # a classifier never runs it

@@ -152,7 +152,8 @@ def test_images_that_are_skipped(tmp_path: Path, case: str) -> None:
     change(folder)
     splits = load(folder)
     ((id_, said),) = splits.skipped["test"]
-    assert id_.startswith(f"{TOP}/val/") and why in said
+    assert id_.startswith(f"{TOP}/val/")
+    assert why in said
     assert len(splits.test) == tiny.VAL - (0 if case == "image without a class" else 1)
 
 

@@ -168,7 +168,7 @@ def test_a_split_that_is_not_there(config: str, words: str, tmp_path: Path) -> N
     with pytest.raises(DataError, match=words):
         load(ucf101(tmp_path / "ucf"), LABEL, config=config)
     files(tmp_path / "plain", ucf_names(), real=True)
-    with pytest.raises(DataError, match="has no folder ucfTrainTestlist .* or leave data.config out"):
+    with pytest.raises(DataError, match=r"has no folder ucfTrainTestlist .* or leave data.config out"):
         load(tmp_path / "plain", LABEL, config="split2")
 
 

@@ -112,3 +112,10 @@ def clip(seed: int = 0, frames: int = FRAMES, height: int = 40, width: int = 48)
 def batch(family: Any, count: int = 2) -> dict[str, Any]:
     """The model's input for some clips."""
     return {"pixel_values": torch.stack([family.pixels(clip(seed, family.frames)) for seed in range(count)])}
+
+
+def answers_of(model: Any, family: Any, given: dict[str, Any]) -> torch.Tensor:
+    """The logits of a batch, in eval mode."""
+    with torch.no_grad():
+        found: torch.Tensor = family.logits(model.eval(), given)
+    return found

@@ -215,6 +215,7 @@ def task_like_names(root: Path) -> set[str]:
     other = {"__init__", "parts", "gallery", "samples", "sound", "transcript", "launch", "watch", "base", "visitor"}
     other |= {"detection", "photo", "video", "torchvision_detector", "libreyolo_detector"}
     other |= {"segmenter", "smp_segmenter", "torchvision_segmenter"}
+    other |= {"transformers_video", "torchvision_video", "video_clips", "video_features"}
     found = {p.stem for p in (root / "pipelines/tasks").glob("*.py")} | {p.stem for p in (root / "apps").glob("*.py")}
     found |= {p.name.removesuffix(".md.j2") for p in (root / "hub_cards").glob("*.md.j2")}
     found |= {p.stem.removeprefix("test_") for p in (root / "tests/tasks").glob("test_*.py")}

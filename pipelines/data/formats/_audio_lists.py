@@ -113,8 +113,8 @@ def add(
     kinds = {str: Value("string"), int: Value("int64"), list: List(Value("string"))}
     seconds: dict[str, Any] = {name: Value("float64") for name in ("start", "end") if name in rows[0]}  # of a part
     file = {"path": Value("string"), "bytes": Value("binary"), **seconds}
-    known: dict[str, Any] = {"audio": file, "video": file, **seconds}
-    features = {key: known[key] if key in known else kinds[type(value)] for key, value in rows[0].items()}
+    known: dict[type, Any] = {**kinds, dict: file}
+    features = {key: seconds[key] if key in seconds else known[type(value)] for key, value in rows[0].items()}
     data = {key: [row[key] for row in rows] for key in features}
     have = ", ".join(key for key in features if key not in ("id", "size", *seconds))
     for column, own in {**{column: column for column in columns}, **section.columns}.items():

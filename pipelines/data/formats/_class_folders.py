@@ -491,7 +491,6 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
     for name, found in media.items():
         wrong.setdefault(composed(name), []).extend(found)
     right: set[str] = set()
-    check = _check_of(kind)
     for file, label in zip(rows.files, rows.labels, strict=True):
         if label in right:
             continue
@@ -508,15 +507,6 @@ def _check_readable(folder: Path, kind: Kind, rows: Listed, media: dict[str, lis
             raise DataError(
                 f"{printable(str(folder / name))}: no {kind.one} of this class can be read ({some}): {files[0][1]}"
             )
-
-
-def _check_of(kind: Kind) -> Callable[[Any], object]:
-    """What reads the header of such a file, and raises DataError if it cannot be read."""
-    if kind is VIDEO:
-        from pipelines.data.video import reading  # it needs PyAV, which recordings and images do not
-
-        return reading.header
-    return audio.header if kind is AUDIO else images.check_header
 
 
 def _dataset(kind: Kind, rows: Listed, labelled: bool) -> Any:

@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -111,10 +111,9 @@ def source_of(section: DataSection, found: Listed, columns: Sequence[str], root:
     return source
 
 
-def unlisted(found: Index, source: Source) -> dict[str, int]:
-    """How many videos no row names, for Source.ignored."""
-    listed = {file for rows in source.splits.values() for file in paths(rows) if file}
-    count = sum(str(file) not in listed for files in found.values() for file in files)
+def unlisted(found: Index, named: Collection[str]) -> dict[str, int]:
+    """How many videos have a name that no row has, for Source.ignored. `named` holds names in lower case."""
+    count = sum(len(files) for name, files in found.items() if name.lower() not in named)
     return {"videos that no row names": count} if count else {}
 
 
@@ -143,11 +142,15 @@ def folders_with_groups(
 
 
 class Lists(NamedTuple):
-    """The lines of the lists of UCF101 or HMDB51: (file, line number, class, name of the video), by split."""
+    """The lines of the lists of UCF101 or HMDB51: (file, line number, class, name of the video), by split.
+
+    `named` holds the names of all listed videos, in lower case; those of no split are among them.
+    """
 
     lines: dict[str, list[tuple[Path, int, str, str]]]
     skipped: dict[str, _audio_lists.SkippedRows]
     ignored: Counter[str]
+    named: set[str]
 
 
 def of_lists(
@@ -180,6 +183,7 @@ def of_lists(
                 if id_ in seen:
                     raise DataError(f"{id_} a second time (the first: {seen[id_]})")
                 seen[id_] = where
+                lists.named.add(composed(name).lower())
                 found = files.get(composed(name)) or by_name.get(composed(name).lower())
                 if not found:
                     if label not in there:
@@ -191,5 +195,5 @@ def of_lists(
             except DataError as error:
                 bad.append((where, f"{where}: {error}"))
     source = source_of(section, Listed(rows, lists.skipped, lists.ignored), columns, root, classes)
-    source.ignored |= unlisted(files, source)
+    source.ignored |= unlisted(files, lists.named)
     return source

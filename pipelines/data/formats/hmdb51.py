@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.columns import values, with_column
-from pipelines.data.files import folders
+from pipelines.data.files import composed, folders
 from pipelines.data.formats import _audio_lists, _class_folders, _video_lists
 from pipelines.data.media import VIDEO
 from pipelines.data.schema import Source
@@ -65,7 +65,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         lacking = f"{without[0]}_test_split{number}.txt" if without else f"<class>_test_split{number}.txt"
         folder = next(iter(listed.values())).parent
         raise DataError(f"{folder}: no {lacking}, which lists the videos of split {number}: download the lists again")
-    lists = _video_lists.Lists({"train": [], "test": []}, {"train": [], "test": []}, Counter())
+    lists = _video_lists.Lists({"train": [], "test": []}, {"train": [], "test": []}, Counter(), set())
     for label, path in sorted(chosen.items()):
         _read(path, label, lists)
     source = _video_lists.of_lists(section, root, lists, files, sorted(chosen), columns, group_of)
@@ -104,6 +104,7 @@ def _read(path: Path, label: str, lists: _video_lists.Lists) -> None:
             lists.skipped["train"].append((where, f"{where}: {why}"))
         elif kind == "0":
             lists.ignored["videos that this split does not use"] += 1
+            lists.named.add(composed(name).lower())
         else:
             lists.lines[_SPLITS[kind]].append((path, number, label, name))
 

@@ -45,8 +45,9 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     files = _video_lists.index(root, stems=True)
     found = _video_lists.Listed({}, {}, Counter())
     seen: dict[str, str] = {}
+    named: set[str] = set()
     for path in lists:
-        _read(path, section, files, found, seen)
+        named |= _read(path, section, files, found, seen)
     rows = [row for split in found.rows.values() for row in split]
     if not rows and any(found.ignored.values()):
         raise DataError(
@@ -54,19 +55,20 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             f"<youtube_id>_<start>_<end>.mp4 into a folder in it, as in {_example(lists[0])}"
         )
     source = _video_lists.source_of(section, found, columns, root, [])
-    source.ignored |= _video_lists.unlisted(files, source)
+    source.ignored |= _video_lists.unlisted(files, named)
     return source
 
 
 def _read(
     path: Path, section: DataSection, files: _video_lists.Index, found: _video_lists.Listed, seen: dict[str, str]
-) -> None:
-    """Add the rows of a list. `seen` holds where each row stands. Raises DataError."""
+) -> set[str]:
+    """Add the rows of a list; return the names of their files. `seen` holds where each row stands. Raises DataError."""
     listed, wrong = _audio_lists.listed(path, COLUMNS)
     if not listed and not wrong:
         raise DataError(f"{path}: no rows")
     own = path.stem
     first: str | None = None
+    named: set[str] = set()
     for where, cells in listed:
         split = _video_lists.split_of(section, cells.get("split", "").strip() or own)
         first = first or split
@@ -77,11 +79,13 @@ def _read(
             start, end = _video_lists.times(cells["time_start"], cells["time_end"])
             if not video or "/" in video:
                 raise DataError(f"{video!r} is no id of a video")
-            id_ = f"{video}_{round(start):06d}_{round(end):06d}"
+            name = _name(video, start, end)
+            id_ = name if start.is_integer() and end.is_integer() else f"{video}_{start:g}_{end:g}"
             if id_ in seen:
                 raise DataError(f"{id_} a second time (the first: {seen[id_]})")
             seen[id_] = where
-            clips, complete = files.get(id_), files.get(video)
+            named |= {name.lower(), video.lower()}
+            clips, complete = files.get(name), files.get(video)
             if not clips and not complete:
                 found.ignored[ABSENT.format(path.name)] += 1
                 continue
@@ -96,6 +100,7 @@ def _read(
             bad.append((where, f"{where}: {error}"))
     if wrong:
         found.skipped.setdefault(first or own, []).extend(wrong)
+    return named
 
 
 _OF_LISTS = re.compile("annot|csv|info|kinetics|label|list|meta|split")  # in names of folders with lists
@@ -127,4 +132,9 @@ def _is_list(path: Path) -> bool:
 def _example(path: Path) -> str:
     cells = _audio_lists.listed(path, COLUMNS)[0][0][1]
     start, end = _video_lists.times(cells["time_start"], cells["time_end"])
-    return f"{cells['youtube_id']}_{round(start):06d}_{round(end):06d}.mp4"
+    return f"{_name(cells['youtube_id'], start, end)}.mp4"
+
+
+def _name(video: str, start: float, end: float) -> str:
+    """The name of a clip's file, without its suffix."""
+    return f"{video}_{round(start):06d}_{round(end):06d}"

@@ -71,7 +71,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             except DataError as error:
                 skipped.append((where, f"{where}: {error}"))
     source = _video_lists.source_of(section, found, columns, root, list(classes))
-    source.ignored |= _video_lists.unlisted(files, source)
+    source.ignored |= _video_lists.unlisted(files, {id_.lower() for id_ in seen})
     return source
 
 

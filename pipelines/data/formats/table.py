@@ -232,8 +232,8 @@ def _kind_of_cells(name: str, cells: list[Any]) -> str:
         return name
     endings = {Path(text).suffix.lower() for text in texts}
     for medium in (IMAGES, AUDIO, VIDEO):
-        videos = medium is AUDIO and endings <= VIDEO.suffixes and not endings <= SOUND_OR_PICTURES
-        if endings and endings <= medium.suffixes and not videos:
+        shows = medium is AUDIO and endings <= VIDEO.suffixes and not endings <= SOUND_OR_PICTURES  # mp4 are videos
+        if endings and endings <= medium.suffixes and not shows:
             return medium.column
     if any(map(chat.is_talk, filled)):
         return chat.KIND

@@ -54,7 +54,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         return _video_lists.folders_with_groups(section, columns, group_of)
     number = _video_lists.number_of(section)
     classes = _classes(folder / "classInd.txt")
-    lists = _video_lists.Lists({}, {}, Counter())
+    lists = _video_lists.Lists({}, {}, Counter(), set())
     for split in ("train", "test"):
         path = folder / f"{split}list0{number}.txt"
         if not path.is_file():
@@ -76,9 +76,9 @@ def _lists(root: Path) -> Path | None:
     within = folders(here)
     parted = any(child.name.lower() in SPLIT_NAMES for child in within)  # a copy with splits of its own
     for place in (here, *within, *(() if parted else (here.parent,))):
-        found = next((child for child in sorted(place.iterdir()) if child.name.lower() in _LISTS), None)
-        if found is not None and found.is_dir():
-            return found
+        found = [child for child in folders(place) if child.name.lower() in _LISTS]
+        if found:
+            return found[0]
     return None
 
 

@@ -14,8 +14,8 @@ TRIES = 10
 def crop_flip(frames: "np.ndarray", size: tuple[int, int], rng: Random, mirror: bool = True) -> "np.ndarray":
     """A random part of uint8 [frames, height, width, 3], resized to `size` (height, width).
 
-    It is mirrored in half of the cases. Part and mirror are the same for all frames, because a class may be a movement. With `mirror` off none is mirrored,
-    for classes such as "to the left".
+    It is mirrored in half of the cases. Part and mirror are the same for all frames, because a class may be a movement.
+    With `mirror` off none is mirrored, for classes such as "to the left".
     """
     import numpy as np
     from PIL import Image

@@ -1,5 +1,6 @@
 """Features of videos with labels, as examples for classification."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from pipelines.data.encoding import Encoding, Lengths
 from pipelines.data.labels import check_known, several
 from pipelines.data.video import tfrecord
 from pipelines.errors import DataError
+from pipelines.utils.formatting import printable
 
 
 class FeatureSets(Encoding):
@@ -88,6 +90,19 @@ def _field(rows: Any, name: str) -> Any:
     found = pyarrow.compute.struct_field(rows.data.column("features"), name)
     found = found if rows._indices is None else found.take(rows._indices.column(0))
     return found.combine_chunks() if isinstance(found, pyarrow.ChunkedArray) else found
+
+
+def described(rows: Any) -> str:
+    """The shards of the rows, labels per video, and what the features are of, in one line."""
+    import pyarrow.compute
+
+    files = sorted(_field(rows, "path").unique().to_pylist())
+    shown = ", ".join(printable(Path(file).name) for file in files[:3]) + (", ..." if files[3:] else "")
+    labels = values(rows, "label")
+    each = sum(map(len, labels)) / max(1, len(labels))
+    frames = pyarrow.compute.max(rows.data.column("frames")).as_py()
+    of = "the video" if frames == 1 else f"frames (at most {frames:,})"
+    return f"{len(files):,} shard{'s' * (len(files) != 1)} ({shown}), {each:.2f} labels per video, features of {of}"
 
 
 def spread(features: np.ndarray, most: int | None) -> np.ndarray:

@@ -251,7 +251,10 @@ def _track(name: str, file: Any) -> Any:
 
 def _check_size(name: str, width: int, height: int) -> None:
     if not width or not height:
-        raise DataError(f"{name}: a video that does not say how large it is, or was cut off before its first frame")
+        raise DataError(
+            f"{name}: frames without a size, or with more than {MAX_PIXELS:,} pixels, or none at all: write it again, "
+            "as with `ffmpeg -i x.mp4 y.mp4`"
+        )
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: frames of {width:,} x {height:,} pixels; at most {MAX_SIDE:,} a side and {MAX_PIXELS:,} in all "
@@ -287,8 +290,8 @@ def _measured(name: str, value: Any) -> _Extent:
         _check_size(name, frame.width, frame.height)
         turned = _turn(frame)[0]
         width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        rate = rate if 0 < rate <= FASTEST else None  # a transport stream guesses
+        guess = float(stream.average_rate or stream.guessed_rate or 0)
+        rate = guess if 0 < guess <= FASTEST else None
         frames = stream.frames or None
         if container == "mp4" and frames and stream.duration and len(stream.index_entries):
             entry = stream.index_entries[-1]

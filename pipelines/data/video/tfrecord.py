@@ -331,7 +331,7 @@ def _frames(data: bytes, start: int, end: int, name: str, size: int) -> np.ndarr
     """The bytes of the frames [n, size]."""
     found = _equal_frames(data, start, end, size)
     if found is None:
-        frames = []
+        frames: list[np.ndarray] = []
         for number, at, stop in _messages(data, start, end):
             if number != 1:
                 continue

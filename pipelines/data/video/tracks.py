@@ -44,6 +44,7 @@ class Track:
         # a gif is decoded from its first frame, and the frames of an mpg have other times after a seek
         self.seeks = care == 0 and container not in ("gif", "mpeg")
         self.decoded = self.refused = 0
+        self.shown: Any = None  # the last frame that was
         self.read_to = origin  # the largest time of a packet
         self._begin(None)
 
@@ -61,7 +62,8 @@ class Track:
         self._read_ahead(time)
         best = max((at for at in self.known if at <= time), default=None)
         while (frame := self._next(best if self.skips else None)) is not None and frame.pts <= time:
-            self.shown = self.ready.popleft()
+            self.shown = frame
+            self.ready.popleft()
             if frame.pts == best and not self.counted:
                 break
         found = self.shown or frame
@@ -109,7 +111,7 @@ class Track:
         self.known: list[int] = []  # times of the frames since the last restart
         self.order: list[int] = []  # a heap of the times of packets whose frames did not come yet
         self.ready: deque[Any] = deque()  # frames that are decoded, and were not shown
-        self.shown: Any = None  # the last frame that was
+        self.shown = None
 
     def _seek(self, time: int) -> None:
         """Go to the last key frame before `time` that can be found. Raises Lost if there is none."""

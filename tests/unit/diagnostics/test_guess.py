@@ -177,6 +177,14 @@ MADE: dict[str, tuple[Callable[[Path], Path], str | tuple[str, ...]]] = {
     "masks": (lambda f: pictures(f, "images/1.png", "masks/1.png"), "my_pixels_unet"),
     "masks by their endings": (lambda f: pictures(f, "1.png", "1_mask.png", "2.png", "2_mask.png"), "my_pixels_unet"),
     "videos": (lambda f: file(f, "dog/1.mp4", "-").parents[1], ("videos", "name a recipe for recordings", "no task")),
+    "videos in class folders": (
+        lambda f: file(f, "jump/1.mp4", "-") and file(f, "run/1.mp4", "-").parents[1],
+        "my_videos_vjepa2_frozen",
+    ),
+    "a table of videos": (
+        lambda f: file(f, "t.csv", rows("video_path,label", "{n}.mp4,jump", "{n}.mp4,run")),
+        "my_videos_vjepa2_frozen data.columns.video=video_path",
+    ),
     "archives": (lambda f: file(f, "photos.zip", "-").parent, ("archives: unpack",)),
     "a table of numbers": (lambda f: file(f, "n.csv", rows("a,b", "0.{n},1.5")), ("no task takes them as they are",)),
     "recordings alone": (lambda f: sounds(f, "1.wav", "2.wav"), ("without classes or transcripts",)),

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from pipelines.models.occlusion import Region, deciding_words, hide, regions
+from pipelines.models.occlusion import Region, deciding_frames, deciding_words, hide, regions
 
 WORDS = {"[PAD]": 0.0, "good": 3.0, "bad": -2.0, "a": 0.0, "film": 0.1, "very": 0.5, "…": 0.0}
 
@@ -63,3 +64,29 @@ def test_a_model_without_an_embedding_of_tokens_has_no_words() -> None:
 def test_hidden_words_leave_a_text() -> None:
     assert hide(("good", "a film"), Region(0, 0, 4)) == ("…", "a film")
     assert hide(("good", "a film"), Region(1, 0, 1)) == ("good", " film")
+
+
+def test_the_frames_that_decide_are_found() -> None:
+    """A light is on in frames 5 and 6, and the score is its brightness above the rest."""
+    frames = np.full((12, 6, 8, 3), 40, np.uint8)
+    frames[5:7, 2:4, 2:4] = 240
+    seen: list[int] = []
+
+    def score(clips: Any) -> list[float]:
+        seen.append(len(clips))
+        return [float(clip.astype(float).max() - clip.astype(float).mean()) for clip in clips]
+
+    before = frames.copy()
+    found = deciding_frames(score, frames, 6, batch=4)
+    assert [tuple(stretch) for stretch, _ in found] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
+    assert np.array_equal(frames, before)
+    assert seen == [1, 4, 2]
+    light = deciding_frames(score, frames[:, :, :, :], 4)
+    drops = {tuple(stretch): drop for stretch, drop in light}
+    assert max(drops, key=lambda stretch: drops[stretch]) == (3, 6) or drops[3, 6] == drops[6, 9]
+    frames[:] = 40
+    frames[5, 2:4, 2:4] = 240
+    drops = {tuple(stretch): drop for stretch, drop in deciding_frames(score, frames, 6)}
+    assert drops[4, 6] > 100
+    assert all(abs(drop) < 1 for stretch, drop in drops.items() if stretch != (4, 6))
+    assert [tuple(stretch) for stretch, _ in deciding_frames(score, frames[:3], 8)] == [(0, 1), (1, 2), (2, 3)]

@@ -66,7 +66,7 @@ def test_micro_batches_add_up(kind: str) -> None:
     model.train()
     given = batch([4, 2, 6, 1])
     target = (torch.rand(4, 7, generator=torch.Generator().manual_seed(1)) < 0.3).float()
-    counts = losses.counts(target, None, True, sum_of_labels=True)
+    counts = losses.counts(target, None, True)
 
     def gradients(parts: list[slice]) -> torch.Tensor:
         model.zero_grad()
@@ -78,16 +78,6 @@ def test_micro_batches_add_up(kind: str) -> None:
     together = gradients([slice(0, 4)])
     assert together.abs().max() > 0
     assert torch.allclose(gradients([slice(0, 1), slice(1, 4)]), together, atol=1e-6)
-
-
-def test_the_loss_of_a_video_is_the_sum_over_its_labels() -> None:
-    """As in google/youtube-8m; otherwise the mean over all decisions."""
-    target, logits = torch.eye(2, 5), torch.zeros(2, 5)
-    found = [
-        losses.loss(logits, target, losses.counts(target, None, True, summed), None, True, 0.0).item()
-        for summed in (True, False)
-    ]
-    assert found == pytest.approx([5 * np.log(2), np.log(2)])
 
 
 def test_the_mixture_is_that_of_youtube_8m() -> None:

@@ -33,7 +33,8 @@ def test_classes_of_every_form(tmp_path: Path, form: str) -> None:
             synset = Path(row["image"]["path"]).parent.name
             assert row["label"] == by_synset[synset]
             assert Path(row["image"]["path"]) == folder / row["id"]
-    assert len(splits.train) + len(splits.validation) == 4 * tiny.TRAIN and len(splits.test) == tiny.VAL
+    assert len(splits.train) + len(splits.validation) == 4 * tiny.TRAIN
+    assert len(splits.test) == tiny.VAL
     for row in splits.test:
         number = int(Path(row["id"]).stem.rpartition("_")[2])
         assert row["label"] == by_synset[tiny.truth(number)]
@@ -73,13 +74,20 @@ def test_images_that_are_cmyk_or_png_are_read(tmp_path: Path) -> None:
     first = sorted((folder / "train" / next(iter(tiny.SYNSETS))).iterdir())
     assert first[1].read_bytes()[:4] == b"\x89PNG"
     for path in first:
-        assert read_image(path).mode == "RGB" and read_image(path).size == (12, 12)
+        assert read_image(path).mode == "RGB"
+        assert read_image(path).size == (12, 12)
 
 
 def test_heads_of_published_models_know_the_classes() -> None:
     """They have the same name twice."""
     known = ["tench, Tinca tinca", "crane", "crane", "maillot", "maillot"]
-    data = ["crane (n02012849)", "crane (n03126707)", "tench, Tinca tinca", "maillot (n03710637)", "maillot (n03710721)"]
+    data = [
+        "crane (n02012849)",
+        "crane (n03126707)",
+        "tench, Tinca tinca",
+        "maillot (n03710637)",
+        "maillot (n03710721)",
+    ]
     assert rows_of(known, data) == [1, 2, 0, 3, 4]
     assert rows_of(known, ["tench, Tinca tinca", "crane (n02012849)"]) is None  # which of the two?
     assert rows_of(["crane", "tench"], ["tench", "crane (n02012849)"]) == [1, 0]
@@ -89,5 +97,7 @@ def test_heads_of_published_models_know_the_classes() -> None:
 @pytest.mark.skipif(not (SHARED / "imagenet-samples").is_dir(), reason="no real images here")
 def test_real_samples() -> None:
     _, rows, skipped = load_rows(DataSection(id=str(SHARED / "imagenet-samples")), NEEDS)
-    assert len(rows) == 200 and not skipped and len(set(rows["label"])) == 200
+    assert len(rows) == 200
+    assert not skipped
+    assert len(set(rows["label"])) == 200
     assert rows[0]["label"] == "tench"

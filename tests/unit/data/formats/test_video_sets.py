@@ -1,5 +1,6 @@
 """Kinetics, UCF101, HMDB51 and Something-Something in their own layouts: their splits, groups, and what is missing."""
 
+import contextlib
 import json
 import logging
 import shutil
@@ -47,10 +48,10 @@ def test_every_layout_is_found_with_and_without_a_task(tmp_path: Path) -> None:
             assert {"video": "video", "label": "label"}.items() <= module.columns(path).items()
             # a task that does not take videos never gets a format of videos
             for columns in (("audio", "label"), ("image", "label"), ("text", "label")):
-                try:
-                    assert not format_module(DataSection(id=str(path)), columns).__name__.endswith(f".{name}")
-                except DataError as error:
-                    assert "cannot be read as data" in str(error)
+                other = ""
+                with contextlib.suppress(DataError):
+                    other = format_module(DataSection(id=str(path)), columns).__name__
+                assert not other.endswith(f".{name}")
 
 
 # ---- kinetics ----
@@ -73,21 +74,24 @@ def test_kinetics_takes_parts_of_complete_videos(tmp_path: Path) -> None:
     root = kinetics(tmp_path)
     files(root, ["train-1.mp4", "extra.mp4"])  # train-1 has a clip already
     with (root / "train.csv").open("a") as file:
-        file.write("tai chi (slow),full,0,10,train,0\nriding a bike,full,10,20.5,train,0\n")
+        file.write(
+            "tai chi (slow),full,0,10,train,0\nriding a bike,full,10,10.5,train,0\nriding a bike,full,10.5,20.5,train,0\n"
+        )
     files(root, ["full.webm"])
     splits = load(root, LABEL)
     parts = [row for name in SPLITS for row in splits[name] if row["start"] is not None]
     assert [(row["id"], row["start"], row["end"], row["group"]) for row in parts] == [
         ("full_000000_000010", 0, 10, "full"),
-        ("full_000010_000020", 10, 20.5, "full"),
+        ("full_10_10.5", 10, 10.5, "full"),
+        ("full_10.5_20.5", 10.5, 20.5, "full"),
     ]
-    assert parts[1]["video"] == {"path": str(root / "full.webm"), "bytes": None, "start": 10, "end": 20.5}
+    assert parts[1]["video"] == {"path": str(root / "full.webm"), "bytes": None, "start": 10, "end": 10.5}
     assert splits.validation[0]["video"]["start"] is None
     assert len({splits[name].features["video"]["end"].dtype for name in SPLITS}) == 1
     assert parted(splits)
-    assert splits.ignored["videos that no row names"] == 2
+    assert splits.ignored["videos that no row names"] == 1
     name, rows, _ = load_rows(DataSection(id=str(root)), LABEL)
-    assert (name, len(rows)) == ("all", 18)
+    assert (name, len(rows)) == ("all", 19)
 
 
 def test_kinetics_takes_replaced_files_first(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_hmdb51_keeps_its_splits_and_its_videos(inside: bool, tmp_path: Path) ->
     splits = load(root, LABEL, holdout=0.3)
     assert splits.labels == ["brush_hair", "hit"]
     assert (sizes(splits)[2], sum(sizes(splits))) == (12, 30)
-    assert splits.ignored["videos that this split does not use"] == 6
+    assert splits.ignored == {"videos that this split does not use": 6}
     assert splits.test[0]["group"] == "Film_0#_brush_hair_f_cm_np1_ba_med"
     assert parted(splits)
     second = load(root, LABEL, config="split2")
@@ -209,7 +213,7 @@ def test_something_something(prefix: str, tmp_path: Path) -> None:
     splits = load(root, LABEL)
     assert splits.labels == ["Holding something", "Putting something on something"]
     assert (sizes(splits), splits.source["test"]) == ([9, 4, 1], "cut from train")
-    assert splits.ignored == {"rows of test without a label": 2, "videos that no row names": 2}
+    assert splits.ignored == {"rows of test without a label": 2}
     assert splits.validation[0]["video"]["path"].endswith("/11.webm")
     answers = "15;Holding something\n16;Putting something on something\n"
     text(root / f"{prefix}test-answers.csv", answers)

@@ -35,8 +35,10 @@ def test_splits_are_in_the_names_of_the_shards(tmp_path: Path) -> None:
     assert splits.labels == [str(number) for number in range(3862)]
     row = splits.validation[0]
     assert set(row) == {"id", "features", "digest", "label", "frames"}
-    assert row["features"]["path"] == str(folder / "validate0000.tfrecord") and row["features"]["offset"] == 12
-    assert row["label"] == [str(label) for label in tiny.labels_of(50)] and row["frames"] == 1
+    assert row["features"]["path"] == str(folder / "validate0000.tfrecord")
+    assert row["features"]["offset"] == 12
+    assert row["label"] == [str(label) for label in tiny.labels_of(50)]
+    assert row["frames"] == 1
     with pytest.raises(DataError, match="the table of test has no labels to score by"):
         load_rows(DataSection(id=str(tmp_path)), NEEDS, "test")
 
@@ -61,7 +63,8 @@ def test_features_of_videos_and_of_frames_are_chosen_between(tmp_path: Path) -> 
         load(tmp_path)
     for level, count in (("video", 16), ("frame", 21)):
         splits = load(tmp_path, config=level)
-        assert len(splits.train) == count and list(splits.ignored.values()) == [1]
+        assert len(splits.train) == count
+        assert list(splits.ignored.values()) == [1]
     with pytest.raises(DataError, match=r"holds no features of frames, only of videos"):
         load(tmp_path / "video", config="frame")
     with pytest.raises(DataError, match=r"data.config: 'both' is neither video nor frame"):
@@ -105,7 +108,8 @@ def test_a_large_index_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(youtube8m.tfrecord, "records", None)  # a second reading would fail
     monkeypatch.setattr(youtube8m, "_level", lambda shard: "video")
     again = load(folder)
-    assert again.train[:] == first.train[:] and again.fingerprint == first.fingerprint
+    assert again.train[:] == first.train[:]
+    assert again.fingerprint == first.fingerprint
     assert len(again.skipped["train"]) == 1 == len(first.skipped["train"])
     monkeypatch.undo()
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
@@ -121,4 +125,5 @@ def test_real_shards() -> None:
     assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 1202
     labels = [len(label) for name in ("train", "validation", "test") for label in splits[name]["label"]]
     assert round(sum(labels) / 1202, 2) == 3.07
-    assert not splits.ignored and not any(splits.skipped.values())
+    assert not splits.ignored
+    assert not any(splits.skipped.values())

@@ -11,13 +11,11 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec, Splits
 from pipelines.data.video import tfrecord
-from pipelines.data.video.feature_sets import FeatureSets, spread
+from pipelines.data.video.feature_sets import FeatureSets, described, spread
 from pipelines.errors import DataError
 from tests.support import tiny_tfrecords as tiny
 
-NEEDS = DataSpec(
-    {"features": "features", "digest": "text", "label": "label", "frames": "number"}, label_kind="classes"
-)
+NEEDS = DataSpec({"features": "features", "digest": "text", "label": "label", "frames": "number"}, label_kind="classes")
 
 
 def load(folder: Path) -> Splits:
@@ -30,11 +28,13 @@ def test_examples_are_the_records(tmp_path: Path, of_frames: bool) -> None:
     labels = ["4", "0", "1", "2"]  # another order, and without 3
     encoded = FeatureSets(rows, labels, True, None)
     lengths = encoded.lengths
-    assert (lengths is None) is not of_frames and encoded.length_unit == "frames"
+    assert (lengths is None) is not of_frames
+    assert encoded.length_unit == "frames"
     for number, row in enumerate(rows):
         example = encoded[number]
         own = int(row["id"][1:])
-        assert example["id"] == row["id"] and example["row"] == number
+        assert example["id"] == row["id"]
+        assert example["row"] == number
         assert example["true"] == [str(label) for label in tiny.labels_of(own)]
         assert [labels[place] for place in np.flatnonzero(example["target"])] == [
             label for label in labels if int(label) in tiny.labels_of(own)
@@ -52,10 +52,18 @@ def test_examples_are_the_records(tmp_path: Path, of_frames: bool) -> None:
 def test_long_videos_are_read_in_evenly_spread_frames(tmp_path: Path) -> None:
     rows = load(tiny.videos(tmp_path, {"train0000": 30}, True)).train
     short, long = FeatureSets(rows, ["0"], True, 3), FeatureSets(rows, ["0"], True, None)
-    assert short.lengths is not None and set(short.lengths) == {3}
+    assert short.lengths is not None
+    assert set(short.lengths) == {3}
     place = rows["id"][:].index("v003") if "v003" in rows["id"][:] else int(np.argmax(rows["frames"][:]))
     assert np.array_equal(short[place]["features"], spread(long[place]["features"], 3))
     assert spread(np.arange(300), 4).tolist() == [0, 75, 150, 225]
+
+
+def test_a_line_for_graft_check(tmp_path: Path) -> None:
+    rows = load(tiny.videos(tmp_path, {"train0000": 30, "train0001": 20}, True)).train
+    each = sum(map(len, rows["label"])) / len(rows)
+    shards = "2 shards (train0000.tfrecord, train0001.tfrecord)"
+    assert described(rows) == f"{shards}, {each:.2f} labels per video, features of frames (at most 6)"
 
 
 def test_one_label_needs_one_label(tmp_path: Path) -> None:
@@ -64,7 +72,8 @@ def test_one_label_needs_one_label(tmp_path: Path) -> None:
         FeatureSets(rows, ["0", "1"], False, None)
     single = rows.filter(lambda label: len(label) == 1, input_columns="label")
     example = FeatureSets(single, ["0", "1", "2", "3", "4"], False, None)[0]
-    assert example["true"] in "01234" and example["target"].sum() == 1
+    assert example["true"] in "01234"
+    assert example["target"].sum() == 1
 
 
 def test_a_shard_that_changes_after_it_was_listed(tmp_path: Path) -> None:
@@ -78,8 +87,7 @@ def test_a_shard_that_changes_after_it_was_listed(tmp_path: Path) -> None:
     assert encoded[1]["features"].shape == (1, 1152)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match="is no longer the one that was listed"):
-        for number in range(len(encoded)):
-            encoded[number]
+        encoded[len(encoded) - 1]
     path.unlink()
     with pytest.raises(DataError, match=r"train0000.tfrecord: cannot be read: No such file"):
         encoded[0]

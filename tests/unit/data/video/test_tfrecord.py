@@ -50,7 +50,9 @@ def compare(path: Path) -> tuple[int, float, int]:
 def test_records_are_what_protobuf_reads(tmp_path: Path, of_frames: bool) -> None:
     folder = tiny.videos(tmp_path, {"train0000": 12}, of_frames)
     count, total, labels = compare(folder / "train0000.tfrecord")
-    assert count == 12 and total != 0 and labels == sum(sum(tiny.labels_of(number)) for number in range(12))
+    assert count == 12
+    assert total != 0
+    assert labels == sum(sum(tiny.labels_of(number)) for number in range(12))
     places = list(tfrecord.places(folder / "train0000.tfrecord"))
     both = [(at, len(data)) for at, data in tfrecord.records(folder / "train0000.tfrecord") if isinstance(data, bytes)]
     assert places == both
@@ -98,7 +100,8 @@ def test_other_encodings_of_the_same_lists() -> None:
     labels = field(3, b"\x08\x05" + b"\x10\x01" + b"\x08" + varint(3861))
     data = example(id=ID, mean_rgb=floats(AUDIO)) + b"\x78\x01" + b"\x1d1234" + b"\x1912345678" + field(9, b"x")
     record = tfrecord.read_example(data + example(labels=labels, mean_rgb=unpacked, mean_audio=parts))
-    assert record.id == "abcd" and record.labels == [5, 3861]
+    assert record.id == "abcd"
+    assert record.labels == [5, 3861]
     assert np.array_equal(record.features["rgb"], RGB.astype(np.float32))
     assert np.array_equal(record.features["audio"], AUDIO.astype(np.float32))
 
@@ -124,13 +127,15 @@ def test_features_that_a_user_gives(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", both[0])
     for value in (GIVEN, both, tmp_path / "a.npz", str(tmp_path / "a.npy"), {"path": str(tmp_path / "a.npz")}):
         found = tfrecord.read_features(value)
-        assert found.dtype == np.float32 and np.array_equal(found, both)
+        assert found.dtype == np.float32
+        assert np.array_equal(found, both)
     assert tfrecord.read_features(tmp_path / "one.npy").shape == (1, 1152)
     assert tfrecord.read_features(np.zeros(1152, np.uint8))[0, 0] == np.float32(4 / 512 - 2)
     path = tiny.shard(tmp_path / "x.tfrecord", [tiny.record(3, True)])
     (place,) = tfrecord.places(path)
     found = tfrecord.read_features(path)
-    assert found.shape == (6, 1152) and np.array_equal(found, tfrecord.read_features(tfrecord.cell(path, *place)))
+    assert found.shape == (6, 1152)
+    assert np.array_equal(found, tfrecord.read_features(tfrecord.cell(path, *place)))
 
 
 def test_features_that_are_none(tmp_path: Path) -> None:
