@@ -213,7 +213,7 @@ CSS = (
   color: var(--body-text-color-subdued); font-size: .9rem; }
 
 /* Gradio's scissors fetch a program from another host */
-.graft-film :is([aria-label^="Trim video"], [aria-label^="Reset video"]) { display: none; }
+.video-container :is([aria-label^="Trim video"], [aria-label^="Reset video"]) { display: none; }
 
 /* the frames that decide: a bar below each, the longer and warmer the more the answer needs the frame */
 .graft-strip .html-container { padding: 0; }

@@ -25,7 +25,7 @@ TOP = 5
 CLIPS = 24  # of the chart
 SIDE = 640  # longest side in pixels of the video in the page
 FRAMES = 240  # of the video in the page
-STRETCHES = 12  # of a video, hidden one at a time
+STRETCHES = (12, 6, 3)  # of a video, hidden one at a time; longer ones if none of the short ones decides
 MAX_CLIP = 600 << 20  # bytes of the frames of a clip
 PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 FLAT = 0.1  # log-odds; if no stretch changes more than this, there is nothing to show
@@ -44,6 +44,11 @@ class Film(NamedTuple):
         part = {"start": 0.0, "end": float(video.MAX_SECONDS)} if self.times.cut else {}
         return {"path": self.name, "bytes": self.data, **part}
 
+    @property
+    def note(self) -> str:
+        """What a visitor should know about a long video."""
+        return f"Only the first {video.MAX_SECONDS} seconds were read." if self.times.cut else ""
+
 
 def build(loaded: "Loaded") -> gr.Blocks:
     """The page for one model; `launch` serves it."""
@@ -59,15 +64,17 @@ def build(loaded: "Loaded") -> gr.Blocks:
             if film is None:
                 return None, "", "", ""
             answers, page = watched(loaded, film)
-        note = f"Only the first {video.MAX_SECONDS} seconds were read." if film.times.cut else ""
-        return {answer["label"]: answer["score"] for answer in answers[:TOP]}, page, "", note
+        return {answer["label"]: answer["score"] for answer in answers[:TOP]}, page, "", film.note
 
     def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
             film = uploaded(task, file)
             if film is None:
                 return "", ""
-            return decided(loaded, film, lambda done, of: progress(done / of, desc="Hiding one stretch at a time"))
+            strip, words = decided(
+                loaded, film, lambda done, of: progress(done / of, desc="Hiding one stretch at a time")
+            )
+        return strip, f"{words} {film.note}".strip()
 
     blocks: gr.Blocks
     with parts.page(loaded) as blocks:
@@ -165,12 +172,15 @@ def decided(loaded: "Loaded", film: Film, tick: Callable[[int, int], Any]) -> tu
     label, sure = answers[0]["label"], parts.log_odds(answers, answers[0]["label"], task.options.multi_label)
     read = frames_read(task, film)
     place = task.labels.index(label)
-    pieces = max(1, min(STRETCHES, len(read.times) // 2))
 
     def scores(several: "Sequence[np.ndarray]") -> list[float]:
         return [score(task, loaded.model, [frames[clip] for clip in read.clips], place) for frames in several]
 
-    found = occlusion.deciding_frames(scores, read.frames, pieces, tick=tick)
+    for count in STRETCHES:
+        pieces = max(1, min(count, len(read.times) // 2))
+        found = occlusion.deciding_frames(scores, read.frames, pieces, tick=tick)
+        if max(drop for _, drop in found) >= FLAT:
+            break
     starts = [*read.times, math.inf]
     ends = [min(time + 1 / task.family.rate, after) for time, after in pairwise(starts)]
     stretches = [timeline.Stretch(starts[one.first], ends[one.last - 1], drop) for one, drop in found]

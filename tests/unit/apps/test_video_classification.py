@@ -65,7 +65,7 @@ def test_of_a_long_video_the_beginning_is_read(loaded: Any, uploads: Path, monke
     path = uploads / "long.mp4"
     tiny_videos.write(path, 60, rate=10)
     film = sent(loaded, path)
-    assert film.times.cut
+    assert film.note == "Only the first 2 seconds were read."
     assert film.cell | {"bytes": b""} == {"path": "long.mp4", "bytes": b"", "start": 0.0, "end": 2.0}
     answers, page = video_classification.watched(loaded, film)
     assert answers == loaded.infer({"path": str(path), "bytes": None, "start": 0.0, "end": 2.0}, top_k=4)
@@ -91,7 +91,7 @@ def test_the_frames_that_decide(loaded: Any, uploads: Path, monkeypatch: pytest.
     page, note = video_classification.decided(loaded, film, lambda done, of: ticks.append((done, of)))
     assert page == ""
     assert re.fullmatch(r"No single stretch decides: whichever is hidden, the answer stays at \d+ %\.", note)
-    assert ticks[-1] == (6, 6)
+    assert [of for done, of in ticks if done == of] == [6, 6, 3], "no short stretch decides, so longer ones are tried"
 
     def score(task: Any, model: Any, several: Any, place: int) -> float:
         """The answer needs the frames 4 and 5."""
