@@ -178,10 +178,6 @@ class Task(ABC):
         The result follows the protocol pipelines.data.encoding.Encoded.
         """
 
-    def encode_training(self, rows: "Dataset") -> "Encoded":
-        """The examples that training takes, where these are other ones than those that are scored."""
-        return self.encode(rows)
-
     def augment(self, example: Example, rng: "Random", progress: float) -> Example:
         """Change one training example at random. All randomness comes from `rng`.
 

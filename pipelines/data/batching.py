@@ -199,7 +199,7 @@ class Examples:
     def _example(self, epoch: int | None, index: int, progress: float = 0.0) -> Example:
         if epoch is None or not self.augmented:
             return self.encoded[index]
-        example = self.encoded.raw(index)
+        example = self.encoded.to_augment(index)
         rng = Random(seeded(self.seed, epoch, example["id"]))
         example = self.task.augment(example, rng, progress)
         partners = []
@@ -207,7 +207,7 @@ class Examples:
             other = rng.randrange(len(self))
             partner_rng = Random(rng.getrandbits(63))
             try:
-                partners.append(self.task.augment(self.encoded.raw(other), partner_rng, progress))
+                partners.append(self.task.augment(self.encoded.to_augment(other), partner_rng, progress))
             except DataError:
                 return example  # the partner cannot be read; it is counted when its own turn comes
         return self.task.mix([example, *partners], rng) if partners else example

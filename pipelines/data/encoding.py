@@ -82,7 +82,10 @@ class Encoded(Protocol):
         Raises DataError if it cannot be read: it is then skipped and counted.
         """
 
-    def raw(self, number: int, /) -> dict[str, Any]:
+    def training(self) -> "Encoded":
+        """The examples that training takes, where these are other ones than those that are scored."""
+
+    def to_augment(self, number: int, /) -> dict[str, Any]:
         """One example for `Task.augment`, without what augmentation replaces anyway, such as the frames of a video."""
 
     def row(self, number: int, /) -> int:
@@ -111,7 +114,10 @@ class Encoding(Sequence[Any]):
     def cache_key(self) -> str:
         return ""
 
-    def raw(self, number: int) -> Any:
+    def training(self) -> "Encoded":
+        return self
+
+    def to_augment(self, number: int) -> Any:
         return self[number]
 
     def row(self, number: int) -> int:

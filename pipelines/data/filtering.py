@@ -44,9 +44,12 @@ class Usable(Encoding):
         """One example by its number among the usable ones."""
         return self.encoded[self.numbers[index]]
 
-    def raw(self, index: int) -> Any:
+    def training(self) -> Encoded:
+        return self
+
+    def to_augment(self, index: int) -> Any:
         """The same, for augmentation."""
-        return self.encoded.raw(self.numbers[index])
+        return self.encoded.to_augment(self.numbers[index])
 
     def row(self, index: int) -> int:
         """The number under which an example is counted that cannot be read."""

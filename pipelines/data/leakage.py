@@ -71,8 +71,8 @@ def check_groups(section: DataSection, splits: "dict[str, Dataset]", group: str)
 def check_files(section: DataSection, splits: "dict[str, Dataset]") -> None:
     """Raise DataError if a file is in two splits, as in Common Voice's validated.tsv and its test.tsv."""
     # the pages of a TIFF are rows of their own, and so are the records of a shard of features
-    whole = {name: rows for name, rows in splits.items() if not {"page", "features"} & set(rows.column_names)}
-    found = {name: set(paths(rows)) - {None, ""} for name, rows in whole.items()}
+    separate = {name: rows for name, rows in splits.items() if not {"page", "features"} & set(rows.column_names)}
+    found = {name: set(paths(rows)) - {None, ""} for name, rows in separate.items()}
     for one, other in combinations(found, 2):
         # with bytes there is only a name, which two splits of the hub may both use
         both = sorted(path for path in found[one] & found[other] if path and os.path.isfile(path))

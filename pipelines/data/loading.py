@@ -85,7 +85,7 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks, videos = "mask" in columns, "video" in columns
     first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
-    if not masks and not videos and "objects" not in columns:
+    if not masks and "objects" not in columns:
         first = (*OWN_TREES, *first)
     left_out = VIDEOS if columns and not videos else ()  # such a task reads the same files as something else
     for name in (*first, *(name for name in names if name not in (*first, *left_out))):

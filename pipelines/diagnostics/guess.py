@@ -135,6 +135,8 @@ _UNCLEAR = "it is not clear which column is which"
 
 def _refuse_others(path: Path, given: str, verb: str) -> None:
     """Raise RecipeError for a run folder, a model folder, and for data that no task takes."""
+    from pipelines.data.formats import youtube8m
+
     if path.is_dir() and (path / "recipe.yaml").is_file():
         raise RecipeError(
             f"{given} is a run folder, not data: to train its recipe again, graft {verb} {given}/recipe.yaml; to start "
@@ -147,6 +149,12 @@ def _refuse_others(path: Path, given: str, verb: str) -> None:
     other = None if _is_of(path, BOXES) else unsupported.seen(path)
     if other is not None and _is_of(path, ONLY_MASKS) and _takes_masks():
         other = None
+    if other is not None and (level := youtube8m.level(path)) is not None:
+        recipe = {"video": "youtube8m_logistic", "frame": "youtube8m_lstm"}[level]
+        raise RecipeError(
+            f"{given}: TFRecord files with features of videos: name a recipe, "
+            f"as in graft {verb} {recipe} --data {given}"
+        )
     if other is not None:
         raise RecipeError(f"{given}: {other}: no task of Graft takes them as they are")
 

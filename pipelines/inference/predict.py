@@ -168,9 +168,8 @@ def _pairs(model: Model, inputs: list[str]) -> tuple[dict[str, Any], list[str]]:
     names = {name: name for name in (*task.data.kinds, *known)} | own
     wanted = task.data.input_columns
     takes = " and ".join(f"{column}=..." for column in wanted)
-    settings = [
-        name for name in inspect.signature(task.infer).parameters if name not in ("model", "texts", "inputs", "settings", *known)
-    ]
+    others = ("model", "texts", "inputs", "settings", *known)
+    settings = [name for name in inspect.signature(task.infer).parameters if name not in others]
     pairs: dict[str, Any] = {}
     rest = []
     for text in inputs:

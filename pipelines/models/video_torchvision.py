@@ -146,7 +146,7 @@ def network(config: Mapping[str, Any], classes: int) -> Any:
         return _small(kind, config.get("layers", [2, 2, 2, 2]), config.get("width", WIDTH), classes)
     model: Any = getattr(models, kind)(weights=None, num_classes=classes)
     if kind == "s3d":
-        # S3D's momentum of 0.001 comes from training on 128 GPUs' worth of clips; after a short training the statistics
+        # torchvision's momentum of 0.001 is for long trainings with large batches; after a short one the statistics
         # would still be those of the first weights. 0.1 is torch's default.
         for part in model.modules():
             if isinstance(part, nn.BatchNorm3d):

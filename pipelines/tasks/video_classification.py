@@ -153,18 +153,13 @@ class VideoClassification(Task):
         return self.family.layers(model)
 
     def encode(self, rows: Any) -> "Encoding":
-        return self._encoded(rows, self.options.clips)
-
-    def encode_training(self, rows: Any) -> "Encoding":
-        return self._encoded(rows, 1)
-
-    def _encoded(self, rows: Any, clips: int) -> "Encoding":
         from pipelines.data.video.clips import Clips
         from pipelines.data.video.feature_sets import FeatureSets
 
         if self._features:
             return FeatureSets(rows, self.labels, self.options.multi_label, self.options.max_frames)
-        return Clips(rows, self.labels, self.options.multi_label, self.family.frames, self.family.rate, clips)
+        frames, rate = self.family.frames, self.family.rate
+        return Clips(rows, self.labels, self.options.multi_label, frames, rate, self.options.clips)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -272,7 +267,7 @@ class VideoClassification(Task):
     def summarize(self, statistics: "Statistics", weights: "np.ndarray") -> dict[str, float]:
         from pipelines.metrics import classification, tagging
 
-        return (tagging if self._tags else classification).summarize(statistics, weights)
+        return tagging.summarize(statistics, weights) if self._tags else classification.summarize(statistics, weights)
 
     def tables(self, records: Sequence[Record], rows: Any) -> dict[str, list[dict[str, Any]]]:
         from pipelines.metrics import classification, tagging
@@ -343,7 +338,7 @@ class VideoClassification(Task):
 
             features = spread(tfrecord.read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}
-        starts, frames = self._clips(one["video"], self.options.clips)
+        _, frames = self._clips(one["video"], self.options.clips)
         pixels = torch.stack([self.family.pixels(clip) for clip in frames])
         return {"top_k": top_k, "pixels": pixels}
 

@@ -39,10 +39,8 @@ from pipelines.utils.progress import Progress
 
 
 def encode(task: Task, splits: Splits) -> dict[str, Encoded]:
-    return {
-        split: task.encode_training(splits.train) if split == "train" else task.encode(splits[split])
-        for split in SPLITS
-    }
+    found = {split: task.encode(splits[split]) for split in SPLITS}
+    return {**found, "train": found["train"].training()}
 
 
 def usable_of(recipe: Recipe, splits: Splits, encoded: dict[str, Encoded]) -> tuple[dict[str, Encoded], Splits, Skips]:

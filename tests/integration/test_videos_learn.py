@@ -58,7 +58,8 @@ RESNET = {
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1,600 videos of four directions, of which 160 are cut off for validation and 160 for the test."""
-    return tiny_videos.moving_shapes(tmp_path_factory.mktemp("data") / "shapes", count=400, classes=4, frames=16, side=32)
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    return tiny_videos.moving_shapes(folder, count=400, classes=4, frames=16, side=32)
 
 
 def trained(recipe: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def header(length: int) -> bytes:
     return struct.pack("<Q", length) + tiny.masked(struct.pack("<Q", length))
 
 
-WHOLE_SHARDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+SHARDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "wrong length checksum": (put(SIZE + 8, b"\0\0\0\0"), rf"the length at byte {SIZE:,} has a wrong checksum"),
     "wrong length": (put(SIZE, b"\1\1\1\1"), rf"the length at byte {SIZE:,} has a wrong checksum"),
     "cut off in the header": (lambda data: data[: SIZE + 5], rf"cut off: the record at byte {SIZE:,} ends in its head"),
@@ -70,9 +70,9 @@ WHOLE_SHARDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WHOLE_SHARDS)
+@pytest.mark.parametrize("case", SHARDS)
 def test_shards_that_cannot_be_read(tmp_path: Path, case: str) -> None:
-    change, why = WHOLE_SHARDS[case]
+    change, why = SHARDS[case]
     with pytest.raises(DataError, match=why) as error:
         load(spoilt(tmp_path, change))
     assert str(tmp_path) in str(error.value)

@@ -38,7 +38,7 @@ def sound() -> bytes:
 
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
-        tiny_videos._add_sound(file)
+        tiny_videos.add_sound(file)
     return out.getvalue()
 
 
@@ -53,7 +53,7 @@ def album() -> bytes:
         pictures: Any = file.add_stream("mjpeg", rate=1)
         pictures.width, pictures.height, pictures.pix_fmt = 32, 32, "yuvj420p"
         pictures.disposition = av.stream.Disposition.attached_pic
-        tiny_videos._add_sound(file)
+        tiny_videos.add_sound(file)
         file.mux(pictures.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 32)))))
         file.mux(pictures.encode())
     return out.getvalue()

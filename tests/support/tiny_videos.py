@@ -89,7 +89,7 @@ def write(
         if turned:
             track.set_display_rotation(turned)
         if sound:
-            _add_sound(file)
+            add_sound(file)
         for place, shown in enumerate(map(picture, range(frames)) if isinstance(frames, int) else frames):
             if not context.is_open:
                 track.height, track.width = shown.shape[:2]
@@ -114,7 +114,7 @@ def _options(codec: str, key: int) -> dict[str, str]:
     return {}
 
 
-def _add_sound(file: Any) -> None:
+def add_sound(file: Any) -> None:
     """A second of silence."""
     import av
 

@@ -27,6 +27,7 @@ from tests.support.hub import HubServer
 from tests.support.runs import without_pictures
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
+
 def printed_scores(printed: str) -> dict[str, float]:
     return {label: float(score) for score, label in re.findall(r"^([\d.]+)\s+(\S.*)$", printed, re.M)}
 
@@ -65,10 +66,11 @@ class TestFeatures(TaskContract):
     depth = 2
 
     def recipe(self, folder: Path) -> dict[str, Any]:
+        shards = tiny_tfrecords.videos(folder / "shards", {"validate0000": 30, "validate0001": 18})
         return {
             "task": "video-classification",
             "model": {"config": {"model_type": "video_features", "architecture": "moe", "mixtures": 2}},
-            "data": {"id": str(tiny_tfrecords.videos(folder / "shards", {"validate0000": 30, "validate0001": 18})), "workers": 0},
+            "data": {"id": str(shards), "workers": 0},
             "options": {"input": "features", "multi_label": True},
             "train": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"},
             "hub": {"examples": 2},
@@ -132,9 +134,9 @@ def test_a_row_is_scored_by_the_mean_of_its_clips(made: SimpleNamespace) -> None
 def test_training_takes_one_random_clip_of_each_video(made: SimpleNamespace) -> None:
     task = VideoClassification(Options(augment="clip"))
     task.family, task.labels = made.task.family, made.task.labels
-    encoded = task.encode_training(made.splits.train)
+    encoded = task.encode(made.splits.train).training()
     assert len(encoded) == len(made.splits.train)
-    raw = encoded.raw(0)
+    raw = encoded.to_augment(0)
     assert "frames" not in raw, "augmentation decodes another clip"
     drawn = [task.augment(raw, Random(seed), 0.0)["frames"] for seed in (1, 1, 2, 3, 4)]
     assert np.array_equal(drawn[0], drawn[1])
@@ -182,7 +184,7 @@ def test_a_model_of_frames_does_not_read_features(tmp_path: Path) -> None:
         "data": {"id": str(tiny_videos.moving_shapes(tmp_path / "videos", count=6, classes=2, frames=4, side=16))},
         "train": {"max_steps": 1},
     }
-    with pytest.raises(ModelError, match="it reads features of videos: set options.input=features"):
+    with pytest.raises(ModelError, match=r"it reads features of videos: set options\.input=features"):
         train(validate(raw), tmp_path / "run")
 
 

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pipelines.data.audio.segments import part_columns, timed, times
 from pipelines.data.columns import select, values, with_column
 from pipelines.data.formats import _boxes, _instance_maps, _masks, ade20k
 from pipelines.data.labels import lost
+from pipelines.data.media import VIDEO
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, GraftError, HubError, HubUnreachable, MissingColumn
 from pipelines.utils.formatting import short
@@ -40,8 +42,70 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         source.mask_names = {"values": {"0": None, **{str(n): name for n, name in enumerate(ade20k.CLASSES, 1)}}}
     elif has_maps(section, loaded, columns):
         source.mask_names = _class_names(section, info)
-    take(source, section, loaded, _own_folders(section.id), columns, optional)
+    base = ""
+    if "video" in columns:
+        loaded, named = with_named_videos(section, loaded)
+        base = _fetched(section, info, named) if named else ""
+    take(source, section, loaded, _own_folders(section.id), columns, optional, base)
     return source
+
+
+def with_named_videos(section: DataSection, loaded: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The splits with videos in place of their names, and the names, if a column of texts holds names of videos."""
+    from datasets import Value, Video
+
+    its = section.columns.get("video", "video")
+    found, names = {}, []
+    for split, rows in loaded.items():
+        found[split] = rows
+        if isinstance(rows.features.get(its), Value) and len(rows):
+            cells = values(rows, its)
+            if all(isinstance(cell, str) and Path(cell).suffix.lower() in VIDEO.suffixes for cell in cells):
+                files = [{"path": cell, "bytes": None} for cell in cells]
+                found[split] = with_column(rows.remove_columns(its), its, files, feature=Video(decode=False))
+                names += cells
+    return found, names
+
+
+def _is_within(name: str) -> bool:
+    """Whether a name can be that of a file in a data set."""
+    return not ("://" in name or "\\" in name or "\0" in name or {"", ".", ".."} & set(name.split("/")))
+
+
+_AT_ONCE = 8  # files that are fetched at the same time
+
+
+def _fetched(section: DataSection, info: dict[str, Any], names: Sequence[str]) -> str:
+    """The folder with the files of a data set that its rows name, after they were fetched. Raises HubError.
+
+    A name that is no file of the data set is not fetched: its row is skipped. `info` is what the hub says of the data
+    set; if it is empty, the files may be in the cache.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    def fetch(name: str) -> str | None:
+        try:
+            file = huggingface_hub.hf_hub_download(
+                section.id,
+                name,
+                repo_type="dataset",
+                revision=info.get("sha", section.revision),
+                local_files_only=not info,
+            )
+        except LocalEntryNotFoundError:
+            if info:
+                raise
+            return None
+        return file[: -len(name)]
+
+    there = set(info["files"]) if info else {name for name in names if _is_within(name)}
+    wanted = [name for name in dict.fromkeys(names) if name in there]
+    try:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return next(filter(None, list(pool.map(fetch, wanted))), "")
+    except (OSError, HTTPError) as error:
+        raise _explained(section, error) from error
 
 
 def has_maps(section: DataSection, loaded: dict[str, Any], columns: tuple[str, ...]) -> bool:

@@ -75,6 +75,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         raise DataError(f"data.id: no such file or folder: {section.id}")
     source = Source(splits={})
     loaded = _saved(section, root) if root.is_dir() and _is_saved(root) else _shards(section, root, source)
+    if "video" in columns:
+        loaded, _ = hub.with_named_videos(section, loaded)
     base = (root if root.is_dir() else root.parent).resolve()
     if hub.has_maps(section, loaded, columns):
         source.mask_names = _masks.class_table([base])

@@ -231,7 +231,7 @@ class _Truth:
 
 
 class _Lists:
-    """The lists that lie beside the images: in the folder, above ILSVRC/Data/CLS-LOC, or in the development kit's."""
+    """The lists that lie near the images: in the folder, above ILSVRC/Data/CLS-LOC, or in the development kit's."""
 
     def __init__(self, root: Path, top: Path) -> None:
         near, place = [root, top, root / "ILSVRC"], top.absolute()
@@ -268,11 +268,11 @@ class _Lists:
             if meta is None:
                 raise DataError(
                     f"{truth}: its numbers are ILSVRC2012_ID, which are in another order than the classes: put "
-                    f"{META} of the development kit beside it"
+                    f"{META} of the development kit next to it"
                 )
             return _Truth(truth, _numbered(truth, meta))
         raise DataError(
-            f"{val}: images in no class folders, and no list of their classes: put {SOLUTION} beside ILSVRC, or the "
+            f"{val}: images in no class folders, and no list of their classes: put {SOLUTION} next to ILSVRC, or the "
             f"development kit's data/{TRUTH} with data/{META}, or sort the images into folders of synsets"
         )
 
@@ -424,9 +424,9 @@ def _meta(path: Path) -> dict[int, tuple[str, str]]:
         for row in table:
             if "num_children" not in fields or int(row["num_children"]) == 0:
                 found[int(row["ILSVRC2012_ID"])] = (str(row["WNID"]), str(row["words"]))
-    except (ValueError, KeyError, TypeError, OverflowError, MemoryError, NotImplementedError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, MemoryError, RuntimeError, OSError) as error:
         raise DataError(f"{path}: no meta.mat of ImageNet's development kit: {short(str(error), 100)}") from None
-    except (zlib.error, struct.error, IndexError, EOFError, AttributeError, RuntimeError) as error:
+    except (zlib.error, struct.error, IndexError, EOFError, AttributeError) as error:
         raise DataError(f"{path}: a damaged meta.mat: {short(str(error), 100)}") from None
     wrong = next((synset for synset, _ in found.values() if not _SYNSET.fullmatch(synset)), None)
     if wrong is not None or not found:

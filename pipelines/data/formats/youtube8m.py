@@ -56,6 +56,13 @@ def detect(path: Path) -> bool:
     return any(suffix_of(file.name) in tfrecord.SUFFIXES for file in islice(all_files(path), 1000))
 
 
+def level(path: Path) -> str | None:
+    """`video` or `frame`, the features in the first shard whose records tell it; None if there is none."""
+    files = [path] if path.is_file() else islice(all_files(path), 1000)
+    shards = (file for file in files if suffix_of(file.name) in tfrecord.SUFFIXES)
+    return next((found for shard in islice(shards, 3) if (found := _level(shard)) is not None), None)
+
+
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds."""
     return {"features": "features", "digest": "text", "label": "labels", "frames": "number"}

@@ -80,7 +80,12 @@ class Clips(Encoding):
             raise _named(example["id"], error) from None
         return example
 
-    def raw(self, number: Any) -> Any:
+    def training(self) -> "Clips":
+        """One clip of each video."""
+        labels = list(self.number_of)
+        return Clips(self.rows, labels, self.multi_label, self.frames, self.rate, 1)
+
+    def to_augment(self, number: Any) -> Any:
         """The same with `video`, the row's cell, in place of the frames. Only the first frame was decoded."""
         return self._example(number)[0]
 

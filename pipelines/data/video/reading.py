@@ -352,10 +352,13 @@ def _fill(name: str, value: Any, found: _Extent, wanted: list[int], out: "np.nda
 
     with _opened(name, value) as (file, stream, container):
         track = Track(name, file, stream, container, found.origin, care)
-        scaler = VideoReformatter()
+        scaler = VideoReformatter().reformat
+        if "threads=" in (scaler.__doc__ or ""):  # not in older versions, which take one
+            # threads for each frame cost more than they save, many times as much in workers of a data loader
+            scaler = functools.partial(scaler, threads=1)
         before = None
         for place, time in enumerate(wanted):
-            frame = track.at(time)
+            frame = track.at(time, wanted[place + 1] if place + 1 < len(wanted) else None)
             if frame is before:
                 out[place] = out[place - 1]
                 continue
@@ -379,11 +382,11 @@ def _rgb(frame: Any, size: tuple[int, int], scaler: Any) -> "np.ndarray":
 
     width, height = size
     if any(part.is_alpha for part in frame.format.components):
-        both = scaler.reformat(frame, width, height, "rgba").to_ndarray()
+        both = scaler(frame, width, height, "rgba").to_ndarray()
         alpha = both[..., 3:].astype(np.uint16)
         blended: np.ndarray = ((both[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
         return blended
-    pixels: np.ndarray = scaler.reformat(frame, width, height, "rgb24").to_ndarray()
+    pixels: np.ndarray = scaler(frame, width, height, "rgb24").to_ndarray()
     return pixels
 
 

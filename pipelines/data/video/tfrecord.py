@@ -497,7 +497,7 @@ def _of_file(path: Path) -> np.ndarray:
             return _of_array(np.load(path, mmap_mode="r", allow_pickle=False), name)
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         why = getattr(error, "strerror", None) or short(str(error), 100)
         raise DataError(f"{name}: cannot be read as features: {why}") from None
     raise DataError(f"{name}: features are read from .npy, .npz and .tfrecord files")

@@ -41,6 +41,7 @@ class Track:
         # AVI knows no times: FFmpeg counts packets, which for these codecs are not in the order of the frames
         self.counted = container == "avi" and self.decoder.name in ("h264", "hevc")
         self.skips = care == 0 and container in ("mp4", "matroska") and self.decoder.name in _SKIPPING
+        self.drains = self.skips and self.decoder.name == "h264"
         # a gif is decoded from its first frame, and the frames of an mpg have other times after a seek
         self.seeks = care == 0 and container not in ("gif", "mpeg")
         self.decoded = self.refused = 0
@@ -55,12 +56,22 @@ class Track:
             raise self.empty()
         return frame
 
-    def at(self, time: int) -> Any:
-        """The last frame whose time is not after `time`, or the first frame. `time` is never below the last call's."""
+    def at(self, time: int, following: int | None = None) -> Any:
+        """The last frame whose time is not after `time`, or the first frame. `time` is never below the last call's.
+
+        `following` is the time of the next call, None if there is none. A decoder gives a frame some packets late.
+        Where decoding goes on at another key frame, these packets are not decoded.
+        """
         if self.seeks and (time - self.read_to) * self.base > FAR:
             self._seek(time)
         self._read_ahead(time)
         best = max((at for at in self.known if at <= time), default=None)
+        if self.shown is not None and self.shown.pts == best:
+            return self.shown
+        if self.drains and best is not None and self._ends_with(best, following):
+            self._drain(best)
+        elif self.drained:
+            raise Lost
         while (frame := self._next(best if self.skips else None)) is not None and frame.pts <= time:
             self.shown = frame
             self.ready.popleft()
@@ -98,6 +109,35 @@ class Track:
 
     # ---- packets ----
 
+    def _ends_with(self, best: int, following: int | None) -> bool:
+        """Whether the decoder needs no packet after this frame's: no frame or another key frame follows."""
+        if not any(self._packet_time(packet) == best for packet in self.waiting):
+            return False
+        if following is None:
+            return True
+        if (following - self.read_to) * self.base > FAR:
+            return self.seeks
+        self._read_ahead(following, jump=False)
+        return any(
+            packet.is_keyframe and best < (self._packet_time(packet) or best) <= following for packet in self.waiting
+        )
+
+    def _drain(self, best: int) -> None:
+        """Decode up to this frame, and let the decoder give all that it holds."""
+        import av
+
+        at = None
+        while at != best:
+            at = self._packet_time(self.waiting[0])
+            self._decode(best)
+        try:
+            for frame in self.decoder.decode(None):
+                self._take(frame)
+        except (av.FFmpegError, EOFError):
+            pass
+        self.decoder.flush_buffers()
+        self.drained = True
+
     def _begin(self, earliest: int | None) -> None:
         """Read packets from where the file is; frames before `earliest` need others that are not read."""
         self.packets = self.file.demux(self.stream)
@@ -108,6 +148,7 @@ class Track:
 
     def _restart(self, earliest: int | None) -> None:
         self.earliest = earliest
+        self.drained = False  # whether the decoder gave all that it held, and goes on with a key frame only
         self.known: list[int] = []  # times of the frames since the last restart
         self.order: list[int] = []  # a heap of the times of packets whose frames did not come yet
         self.ready: deque[Any] = deque()  # frames that are decoded, and were not shown
@@ -133,11 +174,12 @@ class Track:
                 return
         raise Lost
 
-    def _read_ahead(self, time: int) -> None:
-        """Read packets until all key frames up to `time` are known. Packets before the last of these are forgotten."""
+    def _read_ahead(self, time: int, jump: bool = True) -> None:
+        """Read packets until all key frames up to `time` are known. With `jump`, go on with the last of these."""
         import av
 
-        self._jump(time)
+        if jump:
+            self._jump(time)
         self.late = 0
         size = 0
         while self.dts is None or self.dts <= time:
@@ -151,7 +193,7 @@ class Track:
                 continue
             self._wait(packet)
             size += packet.size
-            if packet.is_keyframe and self._jump(time):
+            if jump and packet.is_keyframe and self._jump(time):
                 size = 0
             if size > MOST_WAITING or len(self.waiting) > MOST_DECODED:
                 raise self.too_long(time)
@@ -164,7 +206,7 @@ class Track:
         """Go on at the last key frame that waits and is not after `time`. Whether packets were left out."""
         if self.care == 2:
             return False
-        for place in range(len(self.waiting) - 1, 0, -1):
+        for place in range(len(self.waiting) - 1, -1 if self.drained else 0, -1):
             packet = self.waiting[place]
             at = self._packet_time(packet)
             if packet.is_keyframe and at is not None and at <= time and not packet.is_discard:

@@ -223,7 +223,7 @@ REAL_TASKS = {
     "mnist": "photos_efficientnet_b0",
     "squad": "questions_minilm",
     "wikipedia": "more than one task takes them",
-    "youtube8m": "TFRecord files",
+    "youtube8m": "TFRecord files with features of videos: name a recipe, as in graft train youtube8m_logistic",
 }
 
 

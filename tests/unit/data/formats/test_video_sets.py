@@ -74,9 +74,12 @@ def test_kinetics_takes_parts_of_complete_videos(tmp_path: Path) -> None:
     root = kinetics(tmp_path)
     files(root, ["train-1.mp4", "extra.mp4"])  # train-1 has a clip already
     with (root / "train.csv").open("a") as file:
-        file.write(
-            "tai chi (slow),full,0,10,train,0\nriding a bike,full,10,10.5,train,0\nriding a bike,full,10.5,20.5,train,0\n"
-        )
+        for label, start, end in (
+            ("tai chi (slow)", 0, 10),
+            ("riding a bike", 10, 10.5),
+            ("riding a bike", 10.5, 20.5),
+        ):
+            file.write(f"{label},full,{start},{end},train,0\n")
     files(root, ["full.webm"])
     splits = load(root, LABEL)
     parts = [row for name in SPLITS for row in splits[name] if row["start"] is not None]

@@ -213,3 +213,14 @@ def test_a_clone_of_a_hub_data_set(tmp_path: Path) -> None:
     row = rows[str(tmp_path / "clips" / "1.mp4")]
     assert row["video"] == {"path": str(tmp_path / "clips" / "1.mp4"), "bytes": None, "start": 1, "end": 3}
     assert (row["start"], row["end"], row["size"]) == (1, 3, len("clips/1.mp4"))
+
+
+def test_a_clone_whose_rows_name_videos(tmp_path: Path) -> None:
+    files(tmp_path, [f"clips/{n}.mp4" for n in range(8)])
+    rows = [{"video": f"clips/{n}.mp4", "label": "ab"[n % 2]} for n in range(8)]
+    write(tmp_path / "train-00000-of-00001.parquet", [*rows, {"video": "../x.mp4", "label": "a"}])
+    splits = load(tmp_path, LABEL)
+    assert found(tmp_path, ("video", "label")) == "hubfolder"
+    assert sum(sizes(splits)) == 8
+    assert splits.train[0]["video"]["path"].startswith(str(tmp_path / "clips"))
+    assert len(splits.skipped["train"]) == 1

@@ -10,7 +10,8 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.formats import youtube8m
 from pipelines.data.loading import format_module, load_rows, load_splits
 from pipelines.data.schema import Splits
-from pipelines.errors import DataError
+from pipelines.diagnostics.guess import choose
+from pipelines.errors import DataError, RecipeError
 from tests.support import tiny_tfrecords as tiny
 from tests.unit.data.video.test_feature_sets import NEEDS
 
@@ -89,6 +90,8 @@ def test_it_is_found_by_its_files(tmp_path: Path) -> None:
     for data in (tmp_path, tmp_path / "video", tmp_path / "video/train0000.tfrecord"):
         assert format_module(DataSection(id=str(data))) is youtube8m
         assert format_module(DataSection(id=str(data)), ("video", "label")) is youtube8m
+    with pytest.raises(RecipeError, match=r"name a recipe, as in graft check youtube8m_logistic --data"):
+        choose("check", str(tmp_path))
     with pytest.raises(DataError, match=r"no video, which this task needs: set options.input=features"):
         youtube8m.read(DataSection(id=str(tmp_path)), ("video", "label"))
 

@@ -93,7 +93,7 @@ def test_rows_are_examples(long: Path) -> None:
     assert examples[-1]["id"] == "long.mp4#2"
     with pytest.raises(IndexError):
         examples[6]
-    raw = examples.raw(4)
+    raw = examples.to_augment(4)
     assert raw["video"] == {"path": str(long), "bytes": None}
     assert set(raw) == {"id", "row", "clip", "video", "target", "true"}
     assert examples.lengths is None
