@@ -40,21 +40,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                 with gr.Row(equal_height=False):
                     with gr.Column(min_width=300):
                         field = sound.recorder()
-                        rows = parts.example_rows(loaded)[1]
-                        files = parts.example_files(loaded, "audio")
-                        if files:
-                            names = [
-                                str(row["label"] if isinstance(row["label"], str) else ", ".join(row["label"]))
-                                for row in rows
-                            ]
-                            shown = names if len(names) == len(files) else None
-                            gr.Examples(
-                                [[f] for f in files],
-                                [field],
-                                label="Examples",
-                                example_labels=shown,
-                                cache_examples=False,
-                            )
+                        parts.labelled_examples(loaded, "audio", field)
                     with gr.Column(min_width=300):
                         single = not task.options.multi_label
                         answer = gr.Label(

@@ -83,7 +83,8 @@ _NO_TEXT = f".graft-output.block:has(textarea:placeholder-shown){_IDLE}"
 CSS = (
     f"""
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
-.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask {{ display: none; }}
+.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask,
+.block.graft-found:has(> .html-container > .prose:empty) ~ .graft-ask {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-found:has(> .html-container > .prose:empty){_IDLE} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}
@@ -110,6 +111,8 @@ CSS = (
   border-radius: 0; background: none; }
 .block:has(> [data-testid="block-label"]) > :is(.image-container, .video-container) { flex: 1; min-height: 0; }
 .block > .video-container { height: auto !important; overflow: hidden; }
+.block > .video-container > :is(.upload-container, .wrap) { flex: 1 1 0; min-height: 0; }
+.block > .video-container > .upload-container > .upload-container { height: 100%; }
 .block > .video-container :is(.mirror-wrap, video) { width: 100%; height: 100%; object-fit: contain; }
 .block > [data-testid="block-label"] ~ div .icon-button-wrapper { border: none; background: none; }
 .block > .html-container.label-padding { padding-top: var(--spacing-md); }
@@ -182,6 +185,52 @@ CSS = (
   color: var(--button-secondary-text-color) !important; text-decoration: none; cursor: pointer;
   font-weight: 500; }
 .graft-found.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 10rem; }
+
+/* classes over the time of a video: six lines that are told apart in light and in dark mode, also by their dashes */
+.graft-over-time { --line-0: #0f766e; --line-1: #c2410c; --line-2: #2563a5; --line-3: #a21caf; --line-4: #854d0e;
+  --line-5: #475569; }
+.dark .graft-over-time { --line-0: #2dd4bf; --line-1: #fb923c; --line-2: #60a5fa; --line-3: #e879f9; --line-4: #facc15;
+  --line-5: #cbd5e1; }
+.graft-over-time .graft-line-0 { stroke: var(--line-0); background: var(--line-0); }
+.graft-over-time .graft-line-1 { stroke: var(--line-1); background: var(--line-1); stroke-dasharray: 7 3; }
+.graft-over-time .graft-line-2 { stroke: var(--line-2); background: var(--line-2); stroke-dasharray: 2 3; }
+.graft-over-time .graft-line-3 { stroke: var(--line-3); background: var(--line-3); stroke-dasharray: 9 3 2 3; }
+.graft-over-time .graft-line-4 { stroke: var(--line-4); background: var(--line-4); stroke-dasharray: 4 4; }
+.graft-over-time .graft-line-5 { stroke: var(--line-5); background: var(--line-5); stroke-dasharray: 12 3; }
+.graft-over-time .graft-times { padding-top: .4rem; }
+.graft-over-time .graft-area { cursor: crosshair; touch-action: pan-y; }
+.graft-over-time .graft-area path { vector-effect: non-scaling-stroke; stroke-linecap: round; stroke-width: 6;
+  stroke-dasharray: none; }
+.graft-found.graft-over-time .graft-area line.grid { stroke: var(--border-color-primary); }
+.graft-found.graft-over-time .graft-area line.cursor { stroke: var(--body-text-color); stroke-width: 1.5; }
+.graft-found.graft-over-time .graft-times .graft-x span:last-child { transform: translateX(-50%); }
+.graft-found.graft-over-time .graft-times .graft-x span:first-child { transform: none; }
+.graft-over-time .graft-plot .graft-y { min-width: 2.4rem; }
+.graft-over-time .graft-scene video { max-height: 19rem; }
+.graft-over-time li b { white-space: nowrap; }
+.block.graft-film .video-container:has(.graft-unplayable)::after { content: "This browser does not play the file. "
+  "The answer has a copy that it plays."; position: absolute; inset: 30% 1rem auto; text-align: center;
+  color: var(--body-text-color-subdued); font-size: .9rem; }
+
+/* Gradio's scissors fetch a program from another host */
+.video-container :is([aria-label^="Trim video"], [aria-label^="Reset video"]) { display: none; }
+
+/* the frames that decide: a bar below each, the longer and warmer the more the answer needs the frame */
+.graft-strip .html-container { padding: 0; }
+.graft-strip figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: var(--block-radius);
+  background: var(--block-background-fill); overflow: hidden; padding: .6rem .8rem; }
+.graft-strip ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(4.4rem, 1fr)); gap: .5rem; margin: 0;
+  padding: 0; list-style: none; }
+.graft-strip li { margin: 0; padding: 0; }
+.graft-strip button { display: block; width: 100%; padding: 0; border: none; background: none; cursor: pointer;
+  font-size: .75rem; font-weight: 400; line-height: 1.5; text-align: left; }
+.graft-strip button img { display: block; width: 100%; margin: 0; aspect-ratio: 4 / 3; object-fit: contain;
+  background: #0b1220; border-radius: .3rem; }
+.graft-strip button i { display: block; height: .4rem; margin: .25rem 0 .1rem; border-radius: .2rem;
+  background: linear-gradient(90deg, color-mix(in srgb, #d61e32 calc(100% * var(--share)), #ffd03c)
+  calc(100% * var(--share)), var(--border-color-primary) calc(100% * var(--share))); }
+.graft-strip button span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
+.graft-strip.block:has(> [data-testid="status-tracker"]:not(.hide)) { min-height: 6rem; }
 
 /* classes of pixels: what is under the pointer, and a switch for each class */
 .graft-found .graft-pointed { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem; min-height: 2.2rem;
@@ -445,6 +494,17 @@ def example_files(loaded: "Loaded", column: str) -> list[str]:
     folder, rows = example_rows(loaded)
     names = [row[column] for row in rows if isinstance(row.get(column), str)]
     return [str(folder / name) for name in names if Path(name).name == name and (folder / name).is_file()]
+
+
+def labelled_examples(loaded: "Loaded", column: str, field: Any) -> None:
+    """The files of the sample rows for a field, if there are any, as buttons that are named by their labels."""
+    files = example_files(loaded, column)
+    if not files:
+        return
+    labels = [row.get("label") for row in example_rows(loaded)[1]]
+    names = [", ".join(map(str, one)) if isinstance(one, list) else str(one or "") for one in labels]
+    shown_names = [short(name, 60) or "no label" for name in names] if len(names) == len(files) else None
+    gr.Examples([[name] for name in files], [field], label="Examples", example_labels=shown_names, cache_examples=False)
 
 
 # ---- uploads ----

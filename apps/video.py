@@ -4,11 +4,14 @@ PyAV reads them, which is the extra `audio-formats`. `pipelines.data.containers`
 cannot do. In addition, only the containers and codecs below are read, and time, frames and pixels are limited.
 """
 
+import base64
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import chain, tee
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipelines.data import containers
+from pipelines.data.video import writing
 from pipelines.errors import DataError
 
 if TYPE_CHECKING:
@@ -69,8 +72,8 @@ def chosen(found: Times, most: int) -> list[int]:
     return [found.all[int(place * step)] for place in range(min(most, len(found.all)))]
 
 
-def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
-    """Yield the frames of these times, of a side of at most SIDE pixels. Frames that are damaged are left out.
+def frames(name: str, data: bytes, wanted: Sequence[int], side: int | None = None) -> Iterator[Frame]:
+    """Yield the frames of these times, their sides at most `side` pixels (SIDE). Frames that are damaged are left out.
 
     Raises DataError if the video changes to a size that is not read.
     """
@@ -89,7 +92,19 @@ def frames(name: str, data: bytes, wanted: Sequence[int]) -> Iterator[Frame]:
                     continue
                 while left and left[0] <= frame.pts:
                     left.pop(0)
-                yield Frame(float((frame.pts - first) * base), _picture(name, frame))
+                yield Frame(float((frame.pts - first) * base), _picture(name, frame, side or SIDE))
+
+
+def playable(name: str, data: bytes, found: Times, most: int, side: int) -> str:
+    """A small copy without sound that every browser plays, of at most `most` frames: a data URI. Raises DataError."""
+    read = frames(name, data, chosen(found, most), side)
+    first = next(read, None)
+    if first is None:
+        raise DataError(f"{name}: a video without a frame that can be read")
+    # the track may change its size in the middle
+    one, two = tee(frame for frame in chain([first], read) if frame.image.size == first.image.size)
+    copy, kind = writing.written((frame.image for frame in one), (frame.time for frame in two), found.seconds)
+    return f"data:{kind};base64,{base64.b64encode(copy).decode()}"
 
 
 # ---- reading ----
@@ -146,11 +161,11 @@ def _decoded(name: str, packet: Any) -> list[Any]:
         return []
 
 
-def _picture(name: str, frame: Any) -> "Image":
+def _picture(name: str, frame: Any, side: int) -> "Image":
     """A frame as PIL RGB, turned as the video says, at the size that is shown."""
     _check_size(name, frame.width, frame.height)
-    scale = min(1.0, SIDE / max(frame.width, frame.height))
-    width, height = (max(2, round(side * scale)) for side in (frame.width, frame.height))
+    scale = min(1.0, side / max(frame.width, frame.height))
+    width, height = (max(2, round(length * scale)) for length in (frame.width, frame.height))
     image: Image = frame.to_image(width=width, height=height)
     return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 

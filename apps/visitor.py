@@ -73,7 +73,7 @@ class Upload(NamedTuple):
 
 
 def read(value: Any) -> Upload | None:
-    """The file in an image or audio field; None for an empty field.
+    """The file in a field for an image, a recording, a video or another file; None for an empty field.
 
     Raises DataError, with the same message for all faults.
     """
@@ -160,6 +160,8 @@ def checked(components: Sequence[Any], values: Sequence[Any]) -> list[Any]:
 def _checked(component: Any, value: Any) -> Any:
     name = getattr(component, "label", None) or "This field"
     if isinstance(component, (gr.Image, gr.Audio, gr.Video)):
+        return None if value is None else _file(value)
+    if isinstance(component, gr.File) and component.file_count == "single":
         return None if value is None else _file(value)
     if isinstance(component, gr.Textbox):
         return _text(name, value, component.max_length)

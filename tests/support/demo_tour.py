@@ -51,7 +51,7 @@ def answered(page: Any) -> None:
     ask = page.locator(".graft-ask")
     if ask.count():
         ask.click()
-        page.locator(".graft-note p").first.wait_for(timeout=60 * SECONDS)
+        page.locator(".graft-ask ~ .graft-note p").first.wait_for(timeout=60 * SECONDS)
     page.wait_for_timeout(300)  # pictures are drawn
 
 

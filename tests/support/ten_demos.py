@@ -13,7 +13,17 @@ from typing import Any
 
 from PIL import Image
 
-from tests.support import tiny, tiny_audio, tiny_boxes, tiny_diffusion, tiny_segmenters, tiny_text, tiny_whisper
+from tests.support import (
+    tiny,
+    tiny_audio,
+    tiny_boxes,
+    tiny_diffusion,
+    tiny_segmenters,
+    tiny_text,
+    tiny_video_models,
+    tiny_videos,
+    tiny_whisper,
+)
 
 TEXT = "the song was made by ada in rome"
 
@@ -37,6 +47,7 @@ def models() -> dict[str, Callable[[Path], Path]]:
         "text-generation": tiny_text.gpt,
         "text-to-image": tiny_diffusion.stable,
         "unconditional-image-generation": unconditional,
+        "video-classification": tiny_video_models.videomae,
     }
 
 
@@ -45,7 +56,9 @@ def add_example(folder: Path) -> None:
     (folder / "examples").mkdir()
     Image.new("RGB", (40, 40), "teal").save(folder / "examples" / "0.jpg")
     tiny_audio.write(folder / "examples" / "0.wav", tiny_audio.spoken("low mid"))
-    row = {"image": "0.jpg", "audio": "0.wav", "label": "cat", "text": TEXT, "question": "who?", "context": TEXT}
+    tiny_videos.write(folder / "examples" / "0.mp4", 20)
+    files = {"image": "0.jpg", "audio": "0.wav", "video": "0.mp4"}
+    row = {**files, "label": "cat", "text": TEXT, "question": "who?", "context": TEXT}
     (folder / "examples" / "examples.json").write_text(json.dumps([row]))
 
 

@@ -46,7 +46,7 @@ def _small(value: Any, times: Sequence[float]) -> "Iterable[Image]":
             yield image if min(image.size) > 1 else image.resize((max(2, image.width), max(2, image.height)))
 
 
-def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tuple[bytes, str]:
+def written(shown: Iterable["Image"], at: Iterable[float], seconds: float) -> tuple[bytes, str]:
     """A video of these images and its media type: H.264 in mp4, or VP8 in webm where PyAV has no H.264.
 
     `at` are the times of the images, which have one size; the last one is shown until `seconds`.
@@ -68,7 +68,7 @@ def written(shown: Iterable["Image"], at: Sequence[float], seconds: float) -> tu
             frame.time_base, frame.pts = Fraction(1, _TICKS), round(time * _TICKS)
             file.mux(track.encode(frame))
         # once more at the end, because a player shows the last frame for no time
-        frame.pts = round(max(seconds, at[-1] + 0.04) * _TICKS)
+        frame.pts = round(max(seconds, time + 0.04) * _TICKS)
         file.mux(track.encode(frame))
         file.mux(track.encode())
     return out.getvalue(), "video/mp4" if h264 else "video/webm"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 
 from tests.support.hostile import Demo
 from tests.support.pages import gradio_page
@@ -73,6 +74,29 @@ def test_each_field_states_its_limits() -> None:
     ):
         with pytest.raises(DataError, match=words):
             checked([component], [value])
+
+
+def test_a_file_field_takes_one_upload() -> None:
+    import gradio as gr
+
+    from pipelines.apps.visitor import REFUSED, checked
+    from pipelines.errors import DataError
+
+    one, several = gr.File(label="Features"), gr.File(label="Files", file_count="multiple")
+    assert checked([one], [None]) == [None]
+    Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=get_upload_folder()) as folder:
+        path = Path(folder, "a.npy")
+        path.write_bytes(b"a")
+        sent = {"path": str(path), "orig_name": "mine.npy", "url": "http://127.0.0.1:9/", "more": [1]}
+        kept = {"path": str(path), "orig_name": "mine.npy", "meta": {"_type": "gradio.FileData"}}
+        assert checked([one], [sent]) == [kept]
+        for value in ([sent], {"path": [sent]}, {"path": "/etc/passwd"}, str(path), {"path": f"{folder}/../a"}, 3):
+            with pytest.raises(DataError) as refused:
+                checked([one], [value])
+            assert str(refused.value) == REFUSED
+        with pytest.raises(DataError, match="Files cannot be set"):
+            checked([several], [[sent]])
 
 
 def test_a_conversation_holds_texts_of_two_roles() -> None:
