@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(200))
     examples = Clips(rows(broken), ["a"], False, 4, 8.0, 2)
-    for read in (examples.__getitem__, examples.raw):
+    for read in (examples.__getitem__, examples.to_augment):
         with pytest.raises(DataError, match=r"broken\.mp4: not a readable video"):
             read(1)
     cell = {"path": None, "bytes": b"no video"}
