@@ -1,6 +1,7 @@
 """The demo of video classification as a visitor meets it: an mp4 and a webm, the chart, what decides, other files."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from pipelines.config.recipe import validate
 from pipelines.inference.loading import load
 from pipelines.training.run import train
-from tests.browser.conftest import serving
+from tests.browser.conftest import FLAGS, serving
 from tests.support import tiny_tfrecords, tiny_video_models, tiny_videos
 from tests.support.runs import without_pictures
 
@@ -159,6 +160,23 @@ def test_another_video_in_the_place_of_the_first(shapes: Any, visit: Any, tmp_pa
     assert page.locator(".graft-over-time figure").count() == 0
     assert not page.locator(".graft-ask").is_visible()
     assert page.broken == []
+
+
+def test_a_webcam_is_seen(shapes: Any, chromium: Any) -> None:
+    """Chromium's fake camera shows a moving circle."""
+    fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    browser = chromium.browser_type.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *fake])
+    page = browser.new_page(permissions=["camera"])
+    page.goto(shapes.url)
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_label("start recording").click()
+    page.wait_for_timeout(3 * SECONDS)
+    page.locator(".graft-film .button-wrap button").first.click()
+    page.locator(".graft-over-time video").wait_for(timeout=30 * SECONDS)
+    assert chart(page)["seconds"] > 0.5
+    assert sorted(page.locator(".graft-bars dt").all_inner_texts()) == ["direction_0", "direction_1"]
+    browser.close()
 
 
 def test_on_a_phone_nothing_is_wider_than_the_page(shapes: Any, visit: Any, tmp_path: Path) -> None:
