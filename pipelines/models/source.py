@@ -22,6 +22,7 @@ from pipelines.utils.formatting import short
 JSON = ("config.json", "model_index.json")
 DESCRIBED = (*JSON, LORA)
 LIBRARIES = ("torchvision", "libreyolo")  # a `model_type` that is itself the name of the model's library
+OF_ARCHITECTURES = (*LIBRARIES, "smp", "video_features")  # a `model_type` that says nothing of the architecture
 SMP = "segmentation-models-pytorch"  # its folders name no model_type, but a class of the library
 
 
@@ -58,7 +59,10 @@ def resolve(section: ModelSection) -> Weights:
     if section.config is not None:
         if (place := encoders.place(section.config)) is not None:
             return _on_an_encoder(section.config, place)
-        return Weights(None, section.config, True, name=f"{section.config['model_type']} from scratch")
+        kind = section.config["model_type"]
+        if kind in OF_ARCHITECTURES:
+            kind = short(str(section.config.get("architecture", kind)), 60)
+        return Weights(None, section.config, True, name=f"{kind} from scratch")
     assert section.id is not None
     random = section.weights == "random"
     if section.id.startswith(places.TORCHVISION) and not Path(section.id).exists():

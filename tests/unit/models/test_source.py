@@ -70,4 +70,4 @@ def test_a_new_model_on_a_pretrained_encoder_is_not_from_scratch(
         assert (found.name, found.title, found.base_model, found.license) == (name, name, base, "apache-2.0")
         assert (found.random, found.scratch) == (True, False)
     plain = resolve(ModelSection(config={key: value for key, value in config.items() if value != "PLACE"}))
-    assert (plain.name, plain.scratch, plain.base_model) == (f"{config['model_type']} from scratch", True, None)
+    assert (plain.name, plain.scratch, plain.base_model) == (f"{kind} from scratch", True, None)
