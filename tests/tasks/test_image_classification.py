@@ -20,7 +20,7 @@ from pipelines.models.build import build
 from pipelines.models.source import resolve
 from pipelines.models.vision import resize_positions, scaled
 from pipelines.tasks.image_classification import ImageClassification, Options
-from tests.support import tiny, tiny_pictures
+from tests.support import tiny, tiny_imagenet, tiny_pictures
 from tests.support.hub import HubServer
 from tests.tasks.contract import Served, TaskContract, gradio_page, hub  # noqa: F401 (fixtures)
 
@@ -69,6 +69,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
             recipe.data.id,
             tiny.dataset_repo(folder / "data", classes, n=20, splits=splits, columns=recipe.data.columns),
         )
+    elif recipe.data.format == "imagenet":
+        data = str(tiny_imagenet.tree(folder / "imagenet", "kaggle"))
     elif recipe.data.format == "mnist":
         data = str(tiny_pictures.idx(folder / "mnist", n=200))
     elif recipe.data.format is None:
