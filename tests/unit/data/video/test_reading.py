@@ -17,6 +17,7 @@ from pipelines.errors import DataError
 from tests.support import tiny_videos
 
 FORMS = sorted(set(tiny_videos.FORMATS) - {"av1"})  # the encoder of AV1 takes seconds, and writes to the screen
+WITHOUT_B_FRAMES = ("prores", "mjpeg", "gif", "flv", "wmv", "webm", "vp8")
 FRAMES, RATE = 90, 25
 
 
@@ -71,11 +72,11 @@ def test_the_frames_at_given_times_are_the_right_ones(form: str, files: Callable
 
 @pytest.mark.integration
 @pytest.mark.parametrize("key", [1, 12, 25, 250])
-@pytest.mark.parametrize("b_frames", [None, 0, 3])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "b_frames"),
+    [(form, b_frames) for form in FORMS for b_frames in ((None,) if form in WITHOUT_B_FRAMES else (None, 0, 3))],
+)
 def test_far_and_near_frames_between_any_key_frames(form: str, b_frames: int | None, key: int, tmp_path: Path) -> None:
-    if b_frames is not None and form in ("prores", "mjpeg", "gif", "flv", "wmv", "webm", "vp8"):
-        pytest.skip("this codec has no such frames")
     path = tmp_path / f"a{tiny_videos.FORMATS[form][0]}"
     count = 90 if form == "mpg" else 900  # FFmpeg writes jumps of the time into longer ones
     tiny_videos.write(path, count, form, key=key, b_frames=b_frames)
