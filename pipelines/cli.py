@@ -402,6 +402,8 @@ def evaluate(
         bounds = f"   95 % interval {interval(known)}" if known else ""
         print(f"  {name:20} {score_in_words(value, known):>8}{bounds}")
     print(resampled(result))
+    if result.get("protocol"):
+        print(f"Scored: {result['protocol']}.")
 
 
 @app.command()
@@ -462,8 +464,8 @@ def predict(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Predict for files (images, audio, text), folders, tables (jsonl, csv), URLs (images, audio), text or
-    column=value. If it is stopped, the same command with --out goes on.
+    """Predict for files (images, audio, videos, features, text), folders, tables (jsonl, csv), URLs (images, audio,
+    videos), text or column=value. If it is stopped, the same command with --out goes on.
 
     Settings of a model that generates are given in the same way: n=4 for four results, seed=7. If the columns of a
     table have other names, name them: data.columns.text=review.

@@ -284,8 +284,8 @@ class Task(ABC):
         """Read and encode several inputs, without the model. Each is given as the arguments of `infer`, by name.
 
         An input that cannot be read gives its error, so that it fails alone. An example may have a `length` (of its
-        input with all parts, as in `encode`), which limits how many are answered together, and a value `like`: only
-        examples with equal values are answered together.
+        input with all parts, as in `encode`) or `bytes` (of the model's input, if `answer` reads it), which limit how
+        many are answered together, and a value `like`: only examples with equal values are answered together.
         """
         return [dict(one) for one in asked]
 

@@ -97,6 +97,11 @@ class DataSpec:
     """
     example: Callable[[Row], Row] | None = None
     """A row as shown among the sample rows of card and demo; by default its required columns (see data.examples)."""
+    protocol: str = ""
+    """What of a row is scored, in words, if that is not all of it: "the mean of 3 clips"; known once there is a model.
+
+    It stands next to the scores.
+    """
     record_fields: tuple[str, ...] = ()
     """The fields of a row's prediction record that are shown with it among the sample rows."""
 

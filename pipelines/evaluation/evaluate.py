@@ -272,7 +272,7 @@ def _group(loaded: Loaded, section: DataSection, rows: Any, own: bool) -> str | 
 
 
 def _numbers(scored: dict[str, Any]) -> dict[str, Any]:
-    return {key: scored[key] for key in ("metrics", "ci95", "groups", "interval")}
+    return {key: scored[key] for key in ("metrics", "ci95", "groups", "interval", "protocol") if key in scored}
 
 
 def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) -> Rows:

@@ -177,6 +177,7 @@ def score_split(
         "metrics": metrics,
         "ci95": ci95,
         "interval": {"unit": group or "rows", **interval},
+        **({"protocol": task.data.protocol} if task.data.protocol else {}),
         **({"tables": task.tables(records, rows)} if tables else {}),
     }
 

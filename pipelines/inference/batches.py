@@ -22,7 +22,6 @@ FIRST = 8  # requests of the first window, so that the first answers come soon
 WINDOW = 64  # requests that are read before any of them is answered
 SORTED = 4  # as many times more texts, which take little memory: batches then hold texts of similar length
 RECORDINGS = 8  # read at a time, because they may be hours long
-VIDEOS = 4  # videos are read before any of them is answered: several clips of a video take 100 MB
 INPUT = 5e6  # bytes of a batch's input on a CPU, where it then stays in the caches: 8 photos of 224 pixels
 
 
@@ -47,10 +46,8 @@ def answered(
     """
     answers = _Batches(loaded, size, say)
     waiting = iter(requests)
-    files = loaded.task.data.files
-    most = max(WINDOW, size or 0) * (1 if files else SORTED)
-    counts = itertools.repeat(VIDEOS) if "video" in files else itertools.chain([FIRST], itertools.repeat(most))
-    for count in counts:
+    most = max(WINDOW, size or 0) * (1 if loaded.task.data.files else SORTED)
+    for count in itertools.chain([FIRST], itertools.repeat(most)):
         window = list(itertools.islice(waiting, count))
         if not window:
             return
@@ -136,6 +133,7 @@ class _Batches:
         if "length" in example or self.device.type != "cpu":
             return WINDOW
         taken = sum(value.nbytes for value in example.values() if isinstance(value, torch.Tensor))
+        taken = int(example.get("bytes", taken))
         return max(1, min(WINDOW, round(INPUT / max(1, taken))))
 
 

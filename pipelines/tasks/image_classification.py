@@ -32,7 +32,7 @@ log = logging.getLogger("graft")
 
 
 class Options(Strict):
-    of_the_model: ClassVar[tuple[str, ...]] = ("multi_label",)
+    of_the_model: ClassVar[tuple[str, ...]] = ("image_size", "multi_label")
 
     image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
     """Pixels a side. Left out: the model's own. Position embeddings are resized."""

@@ -31,11 +31,9 @@ if TYPE_CHECKING:
     from pipelines.models.video import Family
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
-CLIPS_AT_ONCE = 8  # clips of one answer that are in memory at a time
-
 
 class Options(Strict):
-    of_the_model: ClassVar[tuple[str, ...]] = ("input", "multi_label")
+    of_the_model: ClassVar[tuple[str, ...]] = ("input", "frames", "frame_rate", "image_size", "multi_label")
 
     input: Literal["frames", "features"] = "frames"
     """What the model reads: `frames` of videos, or `features` that were computed before, as in YouTube-8M."""
@@ -104,7 +102,16 @@ class VideoClassification(Task):
             from_model=self._read_input,
             label_kind="classes" if self.options.multi_label else "class",
             labels=tuple(self.labels),
+            protocol=self._protocol(),
         )
+
+    def _protocol(self) -> str:
+        if self._features or not hasattr(self, "family"):
+            return ""
+        count, clip = self.options.clips, f"{self.family.frames} frames, {self.family.rate:g} a second"
+        if count == 1:
+            return f"the middle clip of each video, of {clip}"
+        return f"the mean of {count} clips of each video, each of {clip}"
 
     def _read_input(self, folder: Path) -> None:
         from pipelines.models.source import read_json_object
@@ -159,7 +166,8 @@ class VideoClassification(Task):
         if self._features:
             return FeatureSets(rows, self.labels, self.options.multi_label, self.options.max_frames)
         frames, rate = self.family.frames, self.family.rate
-        return Clips(rows, self.labels, self.options.multi_label, frames, rate, self.options.clips)
+        read = self.family.pixels
+        return Clips(rows, self.labels, self.options.multi_label, frames, rate, self.options.clips, read)
 
     @property
     def augmentation(self) -> Augmentation:
@@ -173,7 +181,7 @@ class VideoClassification(Task):
             return example
         frames = random_clip(example["video"], self.family.frames, self.family.rate, rng)
         if self.options.augment == "clip":
-            return {**example, "frames": frames}
+            return {**example, "pixels": self.family.pixels(frames)}
         mirror = self.options.augment == "crop-flip"
         return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, self.family.size, rng, mirror))}
 
@@ -193,8 +201,7 @@ class VideoClassification(Task):
             features = [torch.from_numpy(e["features"]) for e in examples]
             frames = torch.tensor([len(one) for one in features])
             return {"features": pad_sequence(features, batch_first=True), "frames": frames}
-        pixels = [e["pixels"] if "pixels" in e else self.family.pixels(e["frames"]) for e in examples]
-        return {"pixel_values": torch.stack(pixels), "clip": [e["clip"] for e in examples]}
+        return {"pixel_values": torch.stack([e["pixels"] for e in examples]), "clip": [e["clip"] for e in examples]}
 
     # ---- one step ----
 
@@ -329,8 +336,6 @@ class VideoClassification(Task):
         return each(self._asked, asked, cores())
 
     def _asked(self, one: Mapping[str, Any]) -> Example:
-        import torch
-
         top_k = one.get("top_k", 5)
         if self._features:
             from pipelines.data.video import tfrecord
@@ -338,18 +343,24 @@ class VideoClassification(Task):
 
             features = spread(tfrecord.read_features(one["features"]), self.options.max_frames)
             return {"top_k": top_k, "features": features}
-        _, frames = self._clips(one["video"], self.options.clips)
-        pixels = torch.stack([self.family.pixels(clip) for clip in frames])
-        return {"top_k": top_k, "pixels": pixels}
+        places = self._places(one["video"], self.options.clips)
+        # the clips of long videos do not fit memory, so each is decoded when it is needed
+        return {"top_k": top_k, "video": one["video"], "places": places, "bytes": self._bytes()}
 
-    def _clips(self, video: Any, most: int) -> "tuple[list[float], Iterator[np.ndarray]]":
-        """Where clips of a video begin in seconds, and their frames, each uint8 [T, height, width, 3]."""
+    def _bytes(self) -> int:
+        """The size of a clip as the model reads it."""
+        height, width = self.family.size
+        return self.family.frames * 3 * height * width * 4
+
+    def _places(self, video: Any, most: int) -> list[list[float]]:
+        """The times of the frames of at most so many clips, spread evenly over a video, in seconds."""
         from pipelines.data.video import clips, reading
 
         count, rate = self.family.frames, self.family.rate
         seconds = reading.header(video).seconds
-        starts = clips.starts(seconds, count / rate, most)
-        return starts, (reading.read_frames(video, clips.times(seconds, count, rate, start)) for start in starts)
+        starts = clips.starts(seconds, clips.span(count, rate), most)
+        found = [clips.times(seconds, count, rate, start) for start in starts]
+        return found if any(times != found[0] for times in found) else found[:1]
 
     def answer(self, model: Any, examples: Sequence[Example]) -> list[Any]:
         import torch
@@ -357,24 +368,36 @@ class VideoClassification(Task):
         from pipelines.data.batching import on_device
         from pipelines.metrics import classification
 
-        device = next(model.parameters()).device
         if self._features:
             with torch.inference_mode():
-                logits = self.family.logits(model, on_device(self._read(examples), device)).cpu()
+                batch = on_device(self._read(examples), next(model.parameters()).device)
+                logits = self.family.logits(model, batch).cpu()
         else:
-            logits = torch.stack([self._averaged(self._scores(model, e["pixels"])) for e in examples])
+            wanted = [(e["video"], times) for e in examples for times in e["places"]]
+            scores = self._scores(model, wanted, len(examples))
+            counts = [len(e["places"]) for e in examples]
+            logits = torch.stack([self._averaged(one) for one in scores.split(counts)])
         top_k = [e["top_k"] for e in examples]
         return classification.ranked(logits, self.labels, self.options.multi_label, top_k)
 
-    def _scores(self, model: Any, pixels: "Tensor") -> "Tensor":
-        """The probabilities of clips: [clips, T, 3, height, width] -> [clips, classes], on the CPU."""
+    def _scores(self, model: Any, wanted: "Sequence[tuple[Any, list[float]]]", at_once: int) -> "Tensor":
+        """The probabilities of clips, each given by its video and times: float32 [clips, classes], on the CPU."""
         import torch
 
+        from pipelines.data.video import reading
+
+        def read(one: tuple[Any, list[float]]) -> "Tensor":
+            return self.family.pixels(reading.read_frames(*one))
+
         device, found = next(model.parameters()).device, []
-        with torch.inference_mode():
-            for part in pixels.split(CLIPS_AT_ONCE):
-                logits = self.family.logits(model, {"pixel_values": part.to(device)})
-                found.append(self._probabilities(logits).cpu())
+        for start in range(0, len(wanted), at_once):
+            pixels = each(read, wanted[start : start + at_once], cores())
+            for one in pixels:
+                if isinstance(one, DataError):
+                    raise one
+            with torch.inference_mode():
+                logits = self.family.logits(model, {"pixel_values": torch.stack(pixels).to(device)})  # type: ignore[arg-type]
+            found.append(self._probabilities(logits).cpu())
         return torch.cat(found)
 
     def over_time(self, model: Any, video: Any, most: int = 24) -> dict[str, Any]:
@@ -383,12 +406,12 @@ class VideoClassification(Task):
         {"seconds": length of the video, "span": seconds of a clip, "starts": [...], "scores": float32 [clips,
         classes]}. Raises DataError.
         """
-        import torch
-
         from pipelines.data.video import reading
 
         seconds, span = reading.header(video).seconds, self.family.frames / self.family.rate
-        count = max(1, min(most, round(2 * seconds / span)))
-        starts, frames = self._clips(video, count)
-        scores = [self._scores(model, torch.stack([self.family.pixels(clip)])) for clip in frames]
-        return {"seconds": seconds, "span": min(span, seconds), "starts": starts, "scores": torch.cat(scores).numpy()}
+        places = self._places(video, max(1, min(most, round(2 * seconds / span))))
+        scores = self._scores(model, [(video, times) for times in places], 1)
+        span = min(span, seconds)
+        # a video that is shorter than a clip has one, from its beginning
+        starts = [0.0] if span == seconds else [times[0] for times in places]
+        return {"seconds": seconds, "span": span, "starts": starts, "scores": scores.numpy()}

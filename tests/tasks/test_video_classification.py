@@ -1,5 +1,6 @@
 """Video classification: the contract for frames and for features; clips, options, answers."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -7,14 +8,14 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from pipelines.config.recipe import Recipe, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
-from pipelines.errors import ModelError, RecipeError
+from pipelines.data.video.reading import header
+from pipelines.errors import DataError, ModelError, RecipeError
 from pipelines.evaluation import scoring
 from pipelines.inference.loading import load
 from pipelines.metrics import tagging
@@ -137,10 +138,10 @@ def test_training_takes_one_random_clip_of_each_video(made: SimpleNamespace) -> 
     encoded = task.encode(made.splits.train).training()
     assert len(encoded) == len(made.splits.train)
     raw = encoded.to_augment(0)
-    assert "frames" not in raw, "augmentation decodes another clip"
-    drawn = [task.augment(raw, Random(seed), 0.0)["frames"] for seed in (1, 1, 2, 3, 4)]
-    assert np.array_equal(drawn[0], drawn[1])
-    assert any(not np.array_equal(drawn[0], other) for other in drawn[2:])
+    assert "pixels" not in raw, "augmentation decodes another clip"
+    drawn = [task.augment(raw, Random(seed), 0.0)["pixels"] for seed in (1, 1, 2, 3, 4)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert any(not torch.equal(drawn[0], other) for other in drawn[2:])
 
 
 def test_a_video_that_breaks_in_the_middle_is_counted_once(made: SimpleNamespace, tmp_path: Path) -> None:
@@ -225,3 +226,31 @@ def test_scores_do_not_depend_on_the_order_of_clips(made: SimpleNamespace) -> No
     rows = made.splits.test
     first = scoring.scores(made.task, made.task.merge(records, rows), rows)
     assert scoring.scores(made.task, made.task.merge(records[::-1], rows), rows) == first
+
+
+def test_scores_say_what_was_scored(made: SimpleNamespace, tmp_path: Path) -> None:
+    assert made.task.data.protocol == "the mean of 2 clips of each video, each of 8 frames, 7.5 a second"
+    alone = VideoClassification(Options(clips=1))
+    alone.family = made.task.family
+    assert alone.data.protocol == "the middle clip of each video, of 8 frames, 7.5 a second"
+
+
+def test_a_short_video_is_answered_by_one_clip(made: SimpleNamespace) -> None:
+    """Clips of a video that is shorter than a clip are all the same."""
+    task = VideoClassification(Options(clips=5))
+    task.family, task.labels = made.task.family, made.task.labels
+    path = made.splits.test[0]["video"]["path"]
+    (example,) = task.prepare([{"video": path}])
+    seconds = header(path).seconds
+    assert not isinstance(example, DataError)
+    assert len(example["places"]) == (1 if seconds * task.family.rate <= task.family.frames - 1 else 5)
+    task.family = replace_rate(task.family, 0.5)
+    (example,) = task.prepare([{"video": path}])
+    assert not isinstance(example, DataError)
+    assert len(example["places"]) == 1
+
+
+def replace_rate(family: Any, rate: float) -> Any:
+    other = copy.copy(family)
+    other.rate = rate
+    return other

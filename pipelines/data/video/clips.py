@@ -1,6 +1,6 @@
 """Videos with labels, as clips: a number of frames at a stated rate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from pipelines.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 
 def times(seconds: float, frames: int, rate: float, start: float = 0.0) -> list[float]:
@@ -47,14 +48,22 @@ def random_clip(value: Any, frames: int, rate: float, rng: Random) -> "np.ndarra
 class Clips(Encoding):
     """Rows as examples, `clips` for each row. A clip is decoded when it is indexed, in a worker.
 
-    `ids` are unique: with several clips, `#0`, `#1`, ... follows the row's. It warns of labels that the model does not
-    know. Raises DataError if it knows none of them.
+    `read` makes the model's input of the frames, uint8 [frames, height, width, 3]: those of large videos would not fit
+    memory for all examples of a batch. `ids` are unique: with several clips, `#0`, `#1`, ... follows the row's. It
+    warns of labels that the model does not know. Raises DataError if it knows none of them.
     """
 
     def __init__(
-        self, rows: Any, labels: Sequence[str], multi_label: bool, frames: int, rate: float, clips: int
+        self,
+        rows: Any,
+        labels: Sequence[str],
+        multi_label: bool,
+        frames: int,
+        rate: float,
+        clips: int,
+        read: "Callable[[np.ndarray], Tensor]",
     ) -> None:
-        self.rows, self.multi_label = rows, multi_label
+        self.rows, self.multi_label, self.read = rows, multi_label, read
         self.frames, self.rate, self.clips = frames, rate, clips
         self.number_of = {label: place for place, label in enumerate(labels)}
         check_known({part for label in rows["label"] for part in self._parts(label)}, list(labels))
@@ -70,12 +79,12 @@ class Clips(Encoding):
         return len(self.rows) * self.clips
 
     def __getitem__(self, number: Any) -> Any:
-        """One example by number, with `frames` uint8 [frames, height, width, 3]. Raises DataError."""
+        """One example by number, with `pixels`, as the model reads the frames. Raises DataError."""
         example, seconds = self._example(number)
         video = example.pop("video")
         start = starts(seconds, span(self.frames, self.rate), self.clips)[example["clip"]]
         try:
-            example["frames"] = read_frames(video, times(seconds, self.frames, self.rate, start))
+            example["pixels"] = self.read(read_frames(video, times(seconds, self.frames, self.rate, start)))
         except DataError as error:
             raise _named(example["id"], error) from None
         return example
@@ -83,10 +92,10 @@ class Clips(Encoding):
     def training(self) -> "Clips":
         """One clip of each video."""
         labels = list(self.number_of)
-        return Clips(self.rows, labels, self.multi_label, self.frames, self.rate, 1)
+        return Clips(self.rows, labels, self.multi_label, self.frames, self.rate, 1, self.read)
 
     def to_augment(self, number: Any) -> Any:
-        """The same with `video`, the row's cell, in place of the frames. Only the first frame was decoded."""
+        """The same with `video`, the row's cell, in place of the pixels. Only the first frame was decoded."""
         return self._example(number)[0]
 
     def row(self, number: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, Features, Value
 
 from pipelines.data.video import clips
@@ -34,7 +35,7 @@ def rows(*paths: Path, labels: list[Any] | None = None) -> Dataset:
 
 
 def numbers(frames: np.ndarray) -> list[int]:
-    return [tiny_videos.number(frame) for frame in frames]
+    return [tiny_videos.number(np.asarray(frame)) for frame in frames]
 
 
 def test_times_of_a_clip() -> None:
@@ -75,18 +76,18 @@ def test_a_random_clip_is_a_function_of_its_seed(long: Path) -> None:
 
 
 def test_rows_are_examples(long: Path) -> None:
-    examples = Clips(rows(long, long, labels=["b", "c"]), ["a", "b"], False, 4, 12.5, 3)
+    examples = Clips(rows(long, long, labels=["b", "c"]), ["a", "b"], False, 4, 12.5, 3, torch.from_numpy)
     assert len(examples) == 6
     found = [examples[number] for number in range(6)]
     assert [example["id"] for example in found[:4]] == ["long.mp4#0", "long.mp4#1", "long.mp4#2", "long.mp4#0"]
     assert [example["row"] for example in found] == [0, 0, 0, 1, 1, 1]
     assert [example["clip"] for example in found] == [0, 1, 2, 0, 1, 2]
-    assert [numbers(example["frames"]) for example in found[:3]] == [
+    assert [numbers(example["pixels"]) for example in found[:3]] == [
         [0, 2, 4, 6],
         [121, 123, 125, 127],
         [242, 244, 246, 248],
     ]
-    assert found[0]["frames"].dtype == np.uint8
+    assert found[0]["pixels"].dtype == torch.uint8
     assert found[0]["target"].tolist() == [0, 1]
     assert found[0]["true"] == "b"
     assert found[3]["target"].tolist() == [0, 0], "an unknown label"
@@ -101,34 +102,34 @@ def test_rows_are_examples(long: Path) -> None:
 
 
 def test_one_clip_and_several_labels(long: Path) -> None:
-    examples = Clips(rows(long, labels=[["a", "b"]]), ["a", "b"], True, 2, 25.0, 1)
+    examples = Clips(rows(long, labels=[["a", "b"]]), ["a", "b"], True, 2, 25.0, 1, torch.from_numpy)
     assert examples[0]["id"] == "long.mp4"
     assert examples[0]["target"].tolist() == [1, 1]
     assert examples[0]["true"] == ["a", "b"]
-    assert numbers(examples[0]["frames"]) == [124, 125], "the middle"
+    assert numbers(examples[0]["pixels"]) == [124, 125], "the middle"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\x00\x00\x00\x18ftypisom" + bytes(200))
-    examples = Clips(rows(broken), ["a"], False, 4, 8.0, 2)
+    examples = Clips(rows(broken), ["a"], False, 4, 8.0, 2, torch.from_numpy)
     for read in (examples.__getitem__, examples.to_augment):
         with pytest.raises(DataError, match=r"broken\.mp4: not a readable video"):
             read(1)
     cell = {"path": None, "bytes": b"no video"}
     table = Dataset.from_list([{"id": "row 7", "video": cell, "label": "a"}])
     with pytest.raises(DataError, match="row 7: video bytes: not a video that is read here"):
-        Clips(table, ["a"], False, 4, 8.0, 1)[0]
+        Clips(table, ["a"], False, 4, 8.0, 1, torch.from_numpy)[0]
 
 
 def test_workers_of_a_loader_read_clips(long: Path) -> None:
     from torch.utils.data import DataLoader
 
-    examples: Any = Clips(rows(long), ["a"], False, 4, 12.5, 3)
-    loader: Any = DataLoader(examples, batch_size=None, num_workers=2, collate_fn=lambda example: example["frames"])
+    examples: Any = Clips(rows(long), ["a"], False, 4, 12.5, 3, torch.from_numpy)
+    loader: Any = DataLoader(examples, batch_size=None, num_workers=2, collate_fn=lambda example: example["pixels"])
     assert [numbers(frames)[0] for frames in loader] == [0, 121, 242]
 
 
 def test_labels_that_the_model_does_not_know(long: Path) -> None:
     with pytest.raises(DataError):
-        clips.Clips(rows(long, labels=["x"]), ["a"], False, 4, 8.0, 1)
+        clips.Clips(rows(long, labels=["x"]), ["a"], False, 4, 8.0, 1, torch.from_numpy)
