@@ -48,7 +48,6 @@ log = logging.getLogger("graft")
 BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
 # formats of images with masks, or with shapes that are drawn to masks; those that have nothing else come first
 ONLY_MASKS = ("cityscapes", "ade20k", "oxford_pets", "run_lengths", "masks")
-OWN_TREES = ("youtube8m", "imagenet")  # of one published set each; ImageNet's has files with boxes, too
 MASKS = ("cityscapes", "ade20k", "oxford_pets", "voc", "run_lengths", "masks", "coco", "labelme", "yolo_txt")
 VIDEOS = ("kinetics", "ucf101", "hmdb51", "something_something", "videofolder")  # formats of videos, the surest first
 
@@ -85,9 +84,12 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks, videos = "mask" in columns, "video" in columns
     first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
-    if not masks and "objects" not in columns:
-        first = (*OWN_TREES, *first)
-    left_out = VIDEOS if columns and not videos else ()  # such a task reads the same files as something else
+    if not columns or "features" in columns or videos:
+        first = ("youtube8m", *first)
+    if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
+        first = ("imagenet", *first)
+    left_out: tuple[str, ...] = VIDEOS if columns and not videos else ()  # such a task reads the files as something else
+    left_out += () if "imagenet" in first else ("imagenet",)
     for name in (*first, *(name for name in names if name not in (*first, *left_out))):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
@@ -96,6 +98,8 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
                 if masks and name in MASKS
                 else module.has_videos(path)
                 if videos and name == "videofolder"
+                else module.has_shards(path)
+                if "features" in columns and name == "youtube8m"
                 else module.detect(path)
             )
             if found_here:
