@@ -35,6 +35,7 @@ from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.text import chat
 from pipelines.data.trained_rows import TrainedRows
+from pipelines.data.video import feature_sets
 from pipelines.errors import DataError, MissingColumn
 from pipelines.hub import places
 from pipelines.utils.files import did_you_mean, problem
@@ -88,8 +89,8 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
         first = ("youtube8m", *first)
     if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
         first = ("imagenet", *first)
-    left_out: tuple[str, ...] = VIDEOS if columns and not videos else ()  # such a task reads the files as something else
-    left_out += () if "imagenet" in first else ("imagenet",)
+    # other tasks read the same files as something else
+    left_out = (*(VIDEOS if columns and not videos else ()), *(() if "imagenet" in first else ("imagenet",)))
     for name in (*first, *(name for name in names if name not in (*first, *left_out))):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
@@ -174,6 +175,12 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
         source = _of_label_columns(kind, section, needs)
     else:
         source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
+    if "features" in needs.columns:
+        for name, rows in source.splits.items():
+            source.splits[name], bad = feature_sets.with_records(rows, needs.label_kind == "class")
+            source.skipped[name] = [*source.skipped.get(name, []), *bad]
+            if bad and not len(source.splits[name]):
+                raise DataError(f"{section.id}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     _resolve_labels(source, needs, section)
     if masks:
         maps.resolve(source, section)

@@ -153,7 +153,7 @@ def test_a_stray_shard_does_not_change_what_a_folder_holds(tmp_path: Path) -> No
 def test_an_empty_shard_is_an_error(tmp_path: Path) -> None:
     folder = tiny.videos(tmp_path, {"train0000": 20})
     (folder / "train0001.tfrecord").touch()
-    with pytest.raises(DataError, match="train0001.tfrecord: empty: fetch the file again, or take it out"):
+    with pytest.raises(DataError, match=r"train0001.tfrecord: empty: fetch the file again, or take it out"):
         load(tmp_path)
     with pytest.raises(DataError, match="empty"):
         list(tfrecord.places(folder / "train0001.tfrecord"))
