@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,40 @@ def test_lists_give_the_columns_that_the_recipe_names(tmp_path: Path) -> None:
     assert load(tmp_path, LABEL, columns={"label": "group"}, group="none").labels == ["v0", "v1", "v2", "v3"]
     with pytest.raises(DataError, match=r"no column 'is_cc' \(it has: video, label, group\)"):
         load(tmp_path, LABEL, columns={"label": "is_cc"})
+
+
+@pytest.mark.parametrize("layout", [ucf101, hmdb51])
+def test_converted_videos_are_found_by_the_original_lists(layout: Callable[[Path], Path], tmp_path: Path) -> None:
+    root = layout(tmp_path)
+    before = sizes(load(root, LABEL))
+    kept = 0
+    for video in root.rglob("*.avi"):
+        kept += 1
+        if kept > 1:
+            video.rename(video.with_suffix(".mp4"))
+        else:  # the listed file comes first
+            shutil.copy(video, video.with_suffix(".3gp"))
+    splits = load(root, LABEL)
+    assert sizes(splits) == before
+    assert not any(splits.skipped.values())
+    assert "videos that no row names" not in splits.ignored
+    endings = [Path(row["video"]["path"]).suffix for name in SPLITS for row in splits[name]]
+    assert {ending: endings.count(ending) for ending in set(endings)} in (
+        {".avi": 1, ".mp4": sum(before) - 1},
+        {".mp4": sum(before)},  # the split does not use it
+    )
+
+
+def test_lists_of_other_videos_say_the_first_reason(tmp_path: Path) -> None:
+    root = ucf101(tmp_path)
+    for video in root.rglob("*.avi"):
+        video.rename(video.with_name(video.name.replace("_c0", "_c7")))
+    with pytest.raises(DataError, match=r"no row of the lists can be used; 48 cannot be used; the first: trainlist01"):
+        load(root, LABEL)
+
+
+def test_features_of_class_folders_are_refused_with_advice(tmp_path: Path) -> None:
+    files(tmp_path, ["a/1.mp4", "b/2.mp4"])
+    needs = DataSpec({"features": "features", "label": "label"})
+    with pytest.raises(DataError, match=r": videos, and options.input=features .* set options.input=frames"):
+        load(tmp_path, needs)
