@@ -85,7 +85,9 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks, videos = "mask" in columns, "video" in columns
     first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
-    if not columns or "features" in columns or videos:
+    if "features" in columns:  # a folder of videos has none, and its error says so
+        first = ("youtube8m", "table", "videofolder", *first)
+    elif not columns or videos:
         first = ("youtube8m", *first)
     if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
         first = ("imagenet", *first)
@@ -98,7 +100,7 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
                 module.has_masks(path)
                 if masks and name in MASKS
                 else module.has_videos(path)
-                if videos and name == "videofolder"
+                if name == "videofolder" and (videos or "features" in columns)
                 else module.has_shards(path)
                 if "features" in columns and name == "youtube8m"
                 else module.detect(path)
