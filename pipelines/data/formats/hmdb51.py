@@ -3,8 +3,8 @@
     hmdb/hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi   or the class folders in hmdb/ itself
     hmdb/testTrainMulti_7030_splits/brush_hair_test_split1.txt             April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1
 
-A number follows each video in a list: 1 is train, 2 is test, and 0 is unused in this split, which is counted. The videos
-may also be mp4 or webm files: the names without their suffixes decide.
+A number follows each video in a list: 1 is train, 2 is test, and 0 is unused in this split, which is counted.
+The videos may also be mp4 or webm files: the names without their suffixes decide.
 data.config=split2 chooses the second of the three splits (default: split1); published results are means over the three.
 The lists may be in any folder in it, or in one of that name next to it. Clips whose names differ only in the last
 number are parts of one video: they stay in one split when validation is cut. Without lists the class folders are read.

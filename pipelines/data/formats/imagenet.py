@@ -330,9 +330,9 @@ class _Lists:
     def names(self) -> dict[str, str]:
         """Synset -> name; empty if no list names them. Raises DataError."""
         if self.tiny:
-            path = self.places[0] / TINY_NAMES
+            words = self._find(TINY_NAMES)
             self.named_by = TINY_NAMES
-            return _of_mapping(path, "\t") if path.is_file() else {}
+            return {} if words is None else _of_mapping(words, "\t")
         for name, reader in ((MAPPING, _of_mapping), (META, _of_meta), (CLASSES, _of_table)):
             path = self._find(name)
             if path is not None and (found := reader(path)):

@@ -247,10 +247,8 @@ def test_lists_give_the_columns_that_the_recipe_names(tmp_path: Path) -> None:
 def test_converted_videos_are_found_by_the_original_lists(layout: Callable[[Path], Path], tmp_path: Path) -> None:
     root = layout(tmp_path)
     before = sizes(load(root, LABEL))
-    kept = 0
-    for video in root.rglob("*.avi"):
-        kept += 1
-        if kept > 1:
+    for number, video in enumerate(list(root.rglob("*.avi"))):
+        if number:
             video.rename(video.with_suffix(".mp4"))
         else:  # the listed file comes first
             shutil.copy(video, video.with_suffix(".3gp"))
