@@ -19,6 +19,7 @@ from pipelines.errors import DataError, MissingColumn
 
 log = logging.getLogger("graft")
 
+_VALIDATION = ("validation", "validate", "val")
 _LOOKED_AT = 1000  # files that decide whether a folder holds such videos
 Index = dict[str, list[Path]]  # name of a file, or its name without the suffix -> the files that have it
 
@@ -55,9 +56,14 @@ def best(files: Sequence[Path], words: Sequence[str]) -> Path:
 
 
 def split_of(section: DataSection, name: str) -> str:
-    """Kinetics calls validation `validate`; all other names of splits are kept."""
+    """Lists of Kinetics call validation `validate` or `val`: it has the name that the recipe asks for.
+
+    Without such a recipe `validate` is `validation`. All other names of splits are kept.
+    """
     asked = (section.train, section.validation, section.test)
-    return "validation" if name == "validate" and name not in asked else name
+    if name in asked or name not in _VALIDATION:
+        return name
+    return next((one for one in asked if one in _VALIDATION), "validation" if name == "validate" else name)
 
 
 def times(start: str, end: str) -> tuple[float, float]:

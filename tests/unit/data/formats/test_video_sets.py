@@ -71,6 +71,16 @@ def test_kinetics_reads_clips_wherever_they_are(tmp_path: Path) -> None:
         assert "start" not in row
 
 
+def test_validation_of_kinetics_has_the_name_that_is_asked_for(tmp_path: Path) -> None:
+    for folder, name in (("a", "validate"), ("b", "val")):
+        root = kinetics(tmp_path / folder)
+        path = root / "val.csv"
+        path.write_text(path.read_text().replace(",validate,", f",{name},"))
+        for asked in ("validation", "val"):
+            splits = load(root, LABEL, test=asked)
+            assert (splits.source["test"], len(splits.test)) == (asked, 4)
+
+
 def test_kinetics_takes_parts_of_complete_videos(tmp_path: Path) -> None:
     root = kinetics(tmp_path)
     files(root, ["train-1.mp4", "extra.mp4"])  # train-1 has a clip already
