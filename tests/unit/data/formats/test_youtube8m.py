@@ -161,4 +161,6 @@ def test_an_empty_shard_is_an_error(tmp_path: Path) -> None:
 
 def test_a_name_may_hold_any_separator_of_lines(tmp_path: Path) -> None:
     (tmp_path / "vocabulary.csv").write_text('Index,Name\n0,"a\u2028b"\n1,c\x85d\n2,"two\nlines"\n', encoding="utf-8")
-    assert youtube8m._names(tmp_path / "vocabulary.csv") == ["a\u2028b", "c\x85d", "two\nlines"]
+    videos = [tiny.video(f"v{n}", [n % 3], [n / 20] * 1024, [0.5] * 128) for n in range(20)]
+    tiny.shard(tmp_path / "train0000.tfrecord", videos)
+    assert load(tmp_path).labels == ["a\u2028b", "c\x85d", "two\nlines"]
