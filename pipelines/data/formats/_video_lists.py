@@ -13,7 +13,7 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.columns import values, with_column
 from pipelines.data.files import all_files, composed, runs, suffix_of
 from pipelines.data.formats import _audio_lists, _class_folders
-from pipelines.data.media import VIDEO, paths
+from pipelines.data.media import AUDIO, IMAGES, VIDEO, paths
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 
@@ -45,8 +45,14 @@ def listed_name(name: str) -> str:
 
 
 def some(path: Path) -> list[Path]:
-    """The first videos in a folder, which tell whose names they have; empty if the first files are no videos."""
-    return [file for file in islice(all_files(path), _LOOKED_AT) if file.suffix.lower() in VIDEO.suffixes][:20]
+    """The first videos in a folder, which tell whose names they have; empty if there are as many images or recordings.
+
+    One such video among photos does not change what the folder holds.
+    """
+    files = list(islice(all_files(path), _LOOKED_AT))
+    videos = [file for file in files if file.suffix.lower() in VIDEO.suffixes]
+    others = sum(file.suffix.lower() in (IMAGES.suffixes | AUDIO.suffixes) - VIDEO.suffixes for file in files)
+    return videos[:20] if len(videos) > others else []
 
 
 def best(files: Sequence[Path], words: Sequence[str]) -> Path:

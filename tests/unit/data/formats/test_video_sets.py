@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.formats import imagefolder
 from pipelines.data.loading import format_module, load_rows
 from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from tests.support.tiny_audio_sets import load, named, sizes, text
+from tests.support.tiny_imagenet import picture
 from tests.support.tiny_video_sets import (
     CLASSES,
     KINETICS,
@@ -271,6 +273,15 @@ def test_converted_videos_are_found_by_the_original_lists(layout: Callable[[Path
         {".avi": 1, ".mp4": sum(before) - 1},
         {".mp4": sum(before)},  # the split does not use it
     )
+
+
+def test_one_such_video_among_photos_changes_nothing(tmp_path: Path) -> None:
+    for number in range(3):
+        for label in ("cat", "dog"):
+            picture(tmp_path / label / f"{number}.jpg", number)
+    files(tmp_path, ["cat/v_Diving_g01_c01.avi"])
+    for columns in ((), ("image", "label")):
+        assert format_module(DataSection(id=str(tmp_path)), columns) is imagefolder
 
 
 def test_lists_of_other_videos_say_the_first_reason(tmp_path: Path) -> None:
