@@ -35,6 +35,7 @@ from pipelines.data.schema import DataSpec, Source, Splits, fingerprint
 from pipelines.data.splitting import NONE_TRAINED, USUAL, arrange, check_rows, name_splits
 from pipelines.data.text import chat
 from pipelines.data.trained_rows import TrainedRows
+from pipelines.data.video import feature_sets
 from pipelines.errors import DataError, MissingColumn
 from pipelines.hub import places
 from pipelines.utils.files import did_you_mean, problem
@@ -48,7 +49,6 @@ log = logging.getLogger("graft")
 BOXES = ("coco", "voc", "yolo_txt", "labelme", "boxes_csv")  # formats of images with boxes
 # formats of images with masks, or with shapes that are drawn to masks; those that have nothing else come first
 ONLY_MASKS = ("cityscapes", "ade20k", "oxford_pets", "run_lengths", "masks")
-OWN_TREES = ("youtube8m", "imagenet")  # of one published set each; ImageNet's has files with boxes, too
 MASKS = ("cityscapes", "ade20k", "oxford_pets", "voc", "run_lengths", "masks", "coco", "labelme", "yolo_txt")
 VIDEOS = ("kinetics", "ucf101", "hmdb51", "something_something", "videofolder")  # formats of videos, the surest first
 
@@ -85,9 +85,14 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
     # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
     masks, videos = "mask" in columns, "video" in columns
     first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
-    if not masks and "objects" not in columns:
-        first = (*OWN_TREES, *first)
-    left_out = VIDEOS if columns and not videos else ()  # such a task reads the same files as something else
+    if "features" in columns:  # a folder of videos has none, and its error says so
+        first = ("youtube8m", "table", "videofolder", *first)
+    elif not columns or videos:
+        first = ("youtube8m", *first)
+    if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
+        first = ("imagenet", *first)
+    # other tasks read the same files as something else
+    left_out = (*(VIDEOS if columns and not videos else ()), *(() if "imagenet" in first else ("imagenet",)))
     for name in (*first, *(name for name in names if name not in (*first, *left_out))):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
@@ -95,7 +100,9 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
                 module.has_masks(path)
                 if masks and name in MASKS
                 else module.has_videos(path)
-                if videos and name == "videofolder"
+                if name == "videofolder" and (videos or "features" in columns)
+                else module.has_shards(path)
+                if "features" in columns and name == "youtube8m"
                 else module.detect(path)
             )
             if found_here:
@@ -170,6 +177,12 @@ def _read(section: DataSection, needs: DataSpec) -> Source:
         source = _of_label_columns(kind, section, needs)
     else:
         source = kind.read(section, tuple(needs.columns), tuple(needs.optional_columns))
+    if "features" in needs.columns:
+        for name, rows in source.splits.items():
+            source.splits[name], bad = feature_sets.with_records(rows, needs.label_kind == "class")
+            source.skipped[name] = [*source.skipped.get(name, []), *bad]
+            if bad and not len(source.splits[name]):
+                raise DataError(f"{section.id}: none of {len(rows)} rows can be used; the first: {bad[0][1]}")
     _resolve_labels(source, needs, section)
     if masks:
         maps.resolve(source, section)

@@ -146,15 +146,15 @@ def _refuse_others(path: Path, given: str, verb: str) -> None:
         raise RecipeError(f"{given} is a model folder, not data: graft {verb} DATA --model {given}")
     if path.is_dir() and next(all_files(path), None) is None:
         raise RecipeError(f"{given} is an empty folder: give the folder or the file with your data")
-    other = None if _is_of(path, BOXES) else unsupported.seen(path)
-    if other is not None and _is_of(path, ONLY_MASKS) and _takes_masks():
-        other = None
-    if other is not None and (level := youtube8m.level(path)) is not None:
-        recipe = {"video": "youtube8m_logistic", "frame": "youtube8m_lstm"}[level]
+    if youtube8m.detect(path):
+        recipe = "youtube8m_lstm" if youtube8m.level(path) == "frame" else "youtube8m_logistic"
         raise RecipeError(
             f"{given}: TFRecord files with features of videos: name a recipe, "
             f"as in graft {verb} {recipe} --data {given}"
         )
+    other = None if _is_of(path, BOXES) else unsupported.seen(path)
+    if other is not None and _is_of(path, ONLY_MASKS) and _takes_masks():
+        other = None
     if other is not None:
         raise RecipeError(f"{given}: {other}: no task of Graft takes them as they are")
 

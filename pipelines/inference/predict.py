@@ -342,19 +342,20 @@ def _folder(model: Model, folder: Path, text: str) -> list[Part]:
     return found
 
 
-Page = int | tuple[int, int] | None  # of a TIFF; or the place and the length of a record in a shard
+# of a TIFF; or the place and the length of a record in a shard, or why the rest of the shard cannot be read
+Page = int | tuple[int, int] | DataError | None
 
 
 def _pages(model: Model, file: Path) -> list[Page]:
     """The pages of a TIFF that are inputs of their own, from 0 on; [None] for a file that is one input.
 
     Where masks are learned, the pages of a stack are rows of their own, so each is answered. Where features of videos
-    are read, each record of a shard is answered. Raises DataError if the records cannot be found.
+    are read, each record of a shard is answered, up to the place where no more can be found. Raises DataError.
     """
     from pipelines.data.image.reading import pages_of
 
     if model.task.data.input_columns == ("features",) and file.suffix.lower() in tfrecord.SUFFIXES:
-        return list(tfrecord.places(file))
+        return list(_records(file))
     if file.suffix.lower() not in (".tif", ".tiff") or "image" not in model.task.data.input_columns:
         return [None]
     try:
@@ -374,27 +375,42 @@ def _pages(model: Model, file: Path) -> list[Page]:
 MOST_PAGES = 10_000  # of a TIFF
 
 
+def _records(shard: Path) -> Iterator[Page]:
+    """Where the records of a shard are; at last an error if the shard is cut off or damaged."""
+    try:
+        yield from tfrecord.places(shard)
+    except DataError as error:
+        yield error
+
+
 def _of_record(column: str, file: Path, offset: int, length: int) -> Entry:
     """The entry of a record in a shard. It is read here, because it says the id of its video."""
     cell = tfrecord.cell(file, offset, length)
     try:
         name = f"{file}#{tfrecord.read_record(cell).id}"
     except DataError as error:
-        failed = error
-
-        def unread() -> dict[str, Any]:
-            raise failed
-
-        return Entry(f"{file}@{offset}", unread)
+        return _unread(f"{file}@{offset}", error)
     return Entry(name, lambda: {column: cell})
 
 
-def _of_folder(column: str, file: Path, page: Page = None) -> Entry:
+def _unread(name: str, why: DataError) -> Entry:
+    """The entry of what cannot be read."""
+
+    def read() -> dict[str, Any]:
+        raise why
+
+    return Entry(name, read)
+
+
+def _of_folder(column: str, file: Path, page: Page = None, name: str | None = None) -> Entry:
+    """The entry of a file, or of one of its pages. `name` is what the user calls the file."""
+    if isinstance(page, DataError):
+        return _unread(name or str(file), page)
     if isinstance(page, tuple):
         return _of_record(column, file, *page)
     if page is not None:
-        name = str(file.with_name(f"{file.stem}_page{page + 1:04d}{file.suffix}"))
-        return Entry(name, lambda: {column: {"path": str(file), "page": page}})
+        own = str(file.with_name(f"{file.stem}_page{page + 1:04d}{file.suffix}"))
+        return Entry(own, lambda: {column: {"path": str(file), "page": page}})
     if column in MEDIA:
         return Entry(str(file), lambda: {column: str(file)})
     return Entry(str(file), lambda: {column: texts.document(file)})
@@ -447,7 +463,7 @@ def _file(model: Model, path: Path, name: str) -> Part:
     if column in MEDIA:
         pages = _pages(model, path)
         if pages != [None]:
-            return Part(len(pages), lambda: (_of_folder(column, path, page) for page in pages), (path,))
+            return Part(len(pages), lambda: (_of_folder(column, path, page, name) for page in pages), (path,))
         return _named(name, column, str(path), path.parent)
     return _single(name, {column: texts.document(path)})._replace(files=(path,))
 

@@ -361,6 +361,8 @@ def rows_of(known: list[str], labels: list[str]) -> list[int] | None:
     return None
 
 
+# the names that two classes of ImageNet-1k have, with the synsets of both
+_NAMESAKES = {"crane": ("n02012849", "n03126707"), "maillot": ("n03710637", "n03710721")}
 _WITH_SYNSET = re.compile(r"(.+) \((n\d{8})\)")
 
 
@@ -369,7 +371,7 @@ def _namesakes(
 ) -> None:
     """Fill in the rows of ImageNet's classes of one name, which data call "crane (n02012849)", and models "crane".
 
-    Models have their classes in the order of the synsets.
+    Models have their classes in the order of the synsets. Data may have one of the two only.
     """
     by_name: dict[str, list[tuple[str, int]]] = {}
     for number, label in enumerate(labels):
@@ -380,6 +382,9 @@ def _namesakes(
         if len(own) == len(same):
             for place, (_, number) in zip(own, sorted(same), strict=True):
                 rows[number] = [place]
+        elif len(own) == len(both := _NAMESAKES.get(name, ())):
+            for synset, number in same:
+                rows[number] = [own[both.index(synset)]] if synset in both else []
 
 
 def _unnamed(known: list[str]) -> bool:

@@ -3,7 +3,8 @@
 `video-features/logistic`, `moe`, `lstm`, `gru` and `transformer`. A folder holds config.json (`"model_type":
 "video_features"`, `"architecture": "moe"`, `features`, `id2label`, ...) and model.safetensors. Keys of a configuration:
 
-    features    names and sizes of the features, in their order: {"rgb": 1024, "audio": 128}
+    features    names and sizes of the features that are read, in their order: {"rgb": 1024, "audio": 128} (usual), or
+                one of them
     normalize   l2 (usual: the features of each frame get the length 1, as in google/youtube-8m's train.py) or none
     mixtures    experts of each class (usual 2); 0 is a logistic head. Not for `logistic`
     hidden      size of the state (lstm, gru: usual 1024) or of the blocks (transformer: usual 512)
@@ -178,9 +179,24 @@ class VideoFeatures:
     rate = 0.0
     size = (0, 0)
 
-    def __init__(self, config: Mapping[str, Any], labels: Sequence[str], multi_label: bool) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        labels: Sequence[str],
+        multi_label: bool,
+        of_data: Mapping[str, int] | None = None,
+    ) -> None:
         self.config, self.labels, self.multi_label = dict(config), list(labels), multi_label
         self.sizes: dict[str, int] = dict(config["features"])
+        self.of_data = dict(of_data or SIZES)  # the features of the data, of which a network may read a part
+
+    def _own(self, features: Tensor) -> Tensor:
+        """The features that the network reads, of all those of the data."""
+        known = self.sizes.items() <= self.of_data.items()
+        if not known or features.shape[-1] != sum(self.of_data.values()) or list(self.sizes) == list(self.of_data):
+            return features
+        parts = dict(zip(self.of_data, features.split(list(self.of_data.values()), -1), strict=True))
+        return torch.cat([parts[name] for name in self.sizes], -1)
 
     def pixels(self, frames: Any) -> Tensor:
         raise ModelError("this model reads features of videos, not frames: set options.input=features")
@@ -190,7 +206,7 @@ class VideoFeatures:
 
     def logits(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """[n, classes] float32. Raises ModelError if the features are others than the model reads."""
-        features, wanted = batch["features"], sum(self.sizes.values())
+        features, wanted = self._own(batch["features"]), sum(self.sizes.values())
         if features.shape[-1] != wanted:
             named = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
             raise ModelError(
@@ -228,7 +244,7 @@ def build(
     labels = list(labels)
     if tensors is None or source.random:
         _check_size(config, len(labels))
-        return Network(config, len(labels)), VideoFeatures(config, labels, multi_label)
+        return Network(config, len(labels)), VideoFeatures(config, labels, multi_label, sizes)
     known = folders.named_classes(given)
     model: Any = _filled(config, tensors, len(known), source.folder)
     pairs = rows(known, labels)
@@ -243,7 +259,7 @@ def build(
                 )
                 for place, row in pairs:
                     after[row] = before[place]
-    return model, VideoFeatures(config, labels, multi_label)
+    return model, VideoFeatures(config, labels, multi_label, sizes)
 
 
 def load(folder: Path) -> tuple[nn.Module, VideoFeatures]:
@@ -310,6 +326,8 @@ def _checked(given: Mapping[str, Any], own: bool, sizes: Mapping[str, int] | Non
         if key == "dropout":
             if type(made[key]) not in (int, float) or not 0 <= made[key] < 1:
                 raise ModelError(f"dropout: got {short(repr(made[key]))}, must be a number from 0 and below 1")
+            if own and made[key] and kind in ("lstm", "gru") and config.get("layers", usual["layers"]) == 1:
+                raise ModelError(f"dropout: it is between the layers of {kind}, and layers: 1 has none: leave it out")
             continue
         low, high = BOUNDS[key]
         low = 1 if kind == "moe" else low
@@ -333,7 +351,7 @@ def _sizes(stated: Any, of_data: Mapping[str, int] | None) -> dict[str, int]:
                 f"features: got {short(repr(stated), 80)}, must be names with sizes from 1 to 65,536, as in "
                 f"{json.dumps(SIZES)}"
             )
-        if of_data is not None and list(stated.items()) != list(of_data.items()):
+        if of_data is not None and not stated.items() <= of_data.items():
             raise ModelError(
                 f"the model reads the features {short(json.dumps(stated), 100)}, "
                 f"the data have {short(json.dumps(dict(of_data)), 100)}"

@@ -49,6 +49,9 @@ _METRICS = {
     "spearman": "Spearman correlation",
     "mse": "Mean squared error",
     "clip_score": "CLIP score",
+    "gap": "GAP",
+    "hit_at_1": "Hit@1",
+    "perr": "PERR",
 }
 
 

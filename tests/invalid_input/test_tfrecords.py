@@ -58,7 +58,7 @@ SHARDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut off in the header": (lambda data: data[: SIZE + 5], rf"cut off: the record at byte {SIZE:,} ends in its head"),
     "cut off in the data": (lambda data: data[: SIZE + 99], rf"cut off: the record at byte {SIZE:,} ends in its data"),
     "cut off in the footer": (lambda data: data[: 2 * SIZE - 2], r"cut off: .* ends in its last checksum"),
-    "empty": (lambda data: b"", r"train0000.tfrecord: no records|: no records"),
+    "empty": (lambda data: b"", r"train0000.tfrecord: empty: fetch the file again"),
     "2^60 bytes": (
         put(SIZE, header(1 << 60)),
         r"at byte [\d,]+ states 1,152,921,504,606,846,976 bytes, and at most 16",

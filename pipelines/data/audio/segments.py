@@ -52,7 +52,7 @@ def times(row: Mapping[str, Any], pair: tuple[str, str]) -> dict[str, float | No
             f"{pair[0] if first is None else pair[1]} is empty, and {pair[1] if first is None else pair[0]} is not"
         )
     if first is not None and first < 0:
-        raise DataError(f"{pair[0]} is {first:g}: a recording begins at 0 seconds")
+        raise DataError(f"{pair[0]} is {first:g}: a part begins at 0 seconds or later")
     if first is not None and second is not None and second <= first:
         raise DataError(f"the part ends at {second:g} seconds and begins at {first:g}")
     if pair[0] == "offset":

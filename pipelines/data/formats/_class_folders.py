@@ -171,6 +171,11 @@ def read(section: DataSection, kind: Kind, columns: tuple[str, ...]) -> Source:
             if kind is AUDIO and lacking == ["text"]
             else ""
         )
+        if lacking == ["features"]:
+            raise DataError(
+                f"{section.id}: {kind.files}, and options.input=features reads numbers that were computed before: "
+                "set options.input=frames, or give a table with the columns features (paths of .npy files) and label"
+            )
         raise DataError(
             f"{section.id}: class folders of {kind.files} have labels and no {lacking[0]}, which this task needs: "
             f"{advice}use a table"

@@ -13,12 +13,13 @@ from pipelines.config.recipe import DataSection
 from pipelines.data.columns import values, with_column
 from pipelines.data.files import all_files, composed, runs, suffix_of
 from pipelines.data.formats import _audio_lists, _class_folders
-from pipelines.data.media import VIDEO, paths
+from pipelines.data.media import AUDIO, IMAGES, VIDEO, paths
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
 
 log = logging.getLogger("graft")
 
+_VALIDATION = ("validation", "validate", "val")
 _LOOKED_AT = 1000  # files that decide whether a folder holds such videos
 Index = dict[str, list[Path]]  # name of a file, or its name without the suffix -> the files that have it
 
@@ -36,9 +37,22 @@ def index(*roots: Path, stems: bool = False) -> Index:
     return found
 
 
+def listed_name(name: str) -> str:
+    """The name of a video in a list, without its suffix, as `index` has it with `stems`."""
+    name = composed(name)
+    suffix = suffix_of(name)
+    return name[: -len(suffix)] if suffix in VIDEO.suffixes else name
+
+
 def some(path: Path) -> list[Path]:
-    """The first videos in a folder, which tell whose names they have; empty if the first files are no videos."""
-    return [file for file in islice(all_files(path), _LOOKED_AT) if file.suffix.lower() in VIDEO.suffixes][:20]
+    """The first videos in a folder, which tell whose names they have; empty if there are as many images or recordings.
+
+    One such video among photos does not change what the folder holds.
+    """
+    files = list(islice(all_files(path), _LOOKED_AT))
+    videos = [file for file in files if file.suffix.lower() in VIDEO.suffixes]
+    others = sum(file.suffix.lower() in (IMAGES.suffixes | AUDIO.suffixes) - VIDEO.suffixes for file in files)
+    return videos[:20] if len(videos) > others else []
 
 
 def best(files: Sequence[Path], words: Sequence[str]) -> Path:
@@ -48,9 +62,14 @@ def best(files: Sequence[Path], words: Sequence[str]) -> Path:
 
 
 def split_of(section: DataSection, name: str) -> str:
-    """Kinetics calls validation `validate`; all other names of splits are kept."""
+    """Lists of Kinetics call validation `validate` or `val`: it has the name that the recipe asks for.
+
+    Without such a recipe `validate` is `validation`. All other names of splits are kept.
+    """
     asked = (section.train, section.validation, section.test)
-    return "validation" if name == "validate" and name not in asked else name
+    if name in asked or name not in _VALIDATION:
+        return name
+    return next((one for one in asked if one in _VALIDATION), "validation" if name == "validate" else name)
 
 
 def times(start: str, end: str) -> tuple[float, float]:
@@ -106,7 +125,8 @@ def source_of(section: DataSection, found: Listed, columns: Sequence[str], root:
         whys = [why for reasons in found.skipped.values() for _, why in reasons]
         counts = "; ".join(f"{what}: {count:,}" for what, count in found.ignored.items() if count)
         first = f"; {len(whys):,} cannot be used; the first: {whys[0]}" if whys else ""
-        raise DataError(f"{root}: no row of the lists can be used ({counts or 'no rows'}){first}")
+        about = f" ({counts})" if counts else "" if whys else " (no rows)"
+        raise DataError(f"{root}: no row of the lists can be used{about}{first}")
     source.ignored = {what: count for what, count in found.ignored.items() if count}
     return source
 
@@ -164,12 +184,15 @@ def of_lists(
 ) -> Source:
     """The rows of lists of videos in class folders. Raises DataError or MissingColumn.
 
-    A listed video that is missing is skipped. If no video of its class is there, it is only counted, because users
-    often take some of the classes.
+    `files` are by name without the suffix: a copy may be mp4 or webm, where the lists say avi. A listed video that
+    is missing is skipped. If no video of its class is there, it is only counted, because users often take some of the
+    classes.
     """
     if section.columns:
         raise MissingColumn("data.columns: this layout has fixed columns: leave it out")
-    by_name = {name.lower(): found for name, found in files.items()}  # UCF101 writes HandStandPushups in two ways
+    by_name: Index = {}
+    for name, found in files.items():  # UCF101 writes HandStandPushups in two ways
+        by_name.setdefault(name.lower(), []).extend(found)
     there = {folder for found in files.values() for file in found for folder in file.relative_to(root).parts[:-1]}
     rows: dict[str, list[_audio_lists.Row]] = {}
     seen: dict[str, str] = {}
@@ -183,14 +206,16 @@ def of_lists(
                 if id_ in seen:
                     raise DataError(f"{id_} a second time (the first: {seen[id_]})")
                 seen[id_] = where
-                lists.named.add(composed(name).lower())
-                found = files.get(composed(name)) or by_name.get(composed(name).lower())
-                if not found:
+                stem = listed_name(name)
+                lists.named.add(stem.lower())
+                videos = files.get(stem) or by_name.get(stem.lower())
+                if not videos:
                     if label not in there:
                         lists.ignored[f"rows of {split} of classes without a video here"] += 1
                         continue
                     raise DataError(f"{id_}: no such video below {root}")
-                cells = _audio_lists.recording(best(found, [label]), "video")
+                videos = [video for video in videos if video.name.lower() == name.lower()] or videos
+                cells = _audio_lists.recording(best(videos, [label]), "video")
                 rows[split].append({"id": id_, **cells, "label": label, "group": group_of(name) or Path(name).stem})
             except DataError as error:
                 bad.append((where, f"{where}: {error}"))

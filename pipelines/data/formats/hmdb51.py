@@ -4,6 +4,7 @@
     hmdb/testTrainMulti_7030_splits/brush_hair_test_split1.txt             April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1
 
 A number follows each video in a list: 1 is train, 2 is test, and 0 is unused in this split, which is counted.
+The videos may also be mp4 or webm files: the names without their suffixes decide.
 data.config=split2 chooses the second of the three splits (default: split1); published results are means over the three.
 The lists may be in any folder in it, or in one of that name next to it. Clips whose names differ only in the last
 number are parts of one video: they stay in one split when validation is cut. Without lists the class folders are read.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.columns import values, with_column
-from pipelines.data.files import composed, folders
+from pipelines.data.files import folders
 from pipelines.data.formats import _audio_lists, _class_folders, _video_lists
 from pipelines.data.media import VIDEO
 from pipelines.data.schema import Source
@@ -58,7 +59,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         return _video_lists.folders_with_groups(section, columns, group_of)
     number = _video_lists.number_of(section)
     chosen = {label: path for (label, own), path in listed.items() if own == number}
-    files = _video_lists.index(root)
+    files = _video_lists.index(root, stems=True)
     held = {folder for found in files.values() for file in found for folder in file.relative_to(root).parts[:-1]}
     without = sorted({label for label, _ in listed} & held - set(chosen))
     if without or not chosen:
@@ -104,7 +105,7 @@ def _read(path: Path, label: str, lists: _video_lists.Lists) -> None:
             lists.skipped["train"].append((where, f"{where}: {why}"))
         elif kind == "0":
             lists.ignored["videos that this split does not use"] += 1
-            lists.named.add(composed(name).lower())
+            lists.named.add(_video_lists.listed_name(name).lower())
         else:
             lists.lines[_SPLITS[kind]].append((path, number, label, name))
 

@@ -5,11 +5,16 @@
     LOC_synset_mapping.txt   LOC_val_solution.csv                                          of Kaggle
     data/ILSVRC2012_validation_ground_truth.txt   data/meta.mat                            of the development kit
     train/n01440764/...   val/n01440764/...   classes.csv                                  plain folders
+    train/n01443537/images/...   val/val_annotations.txt   wnids.txt   words.txt           Tiny ImageNet (CS231n)
 
 The class of a training image is its folder. Images of `val` that are in no class folders get their class from the first
-of these: LOC_val_solution.csv, the XML files of Annotations, the development kit's list. The numbers in that list are
-ILSVRC2012_ID, in another order than the classes, so it needs meta.mat. The images of `test` have no labels: they are
-counted.
+of these: LOC_val_solution.csv, the XML files of Annotations, the development kit's list, val_annotations.txt. The
+numbers in the development kit's list are ILSVRC2012_ID, in another order than the classes, so it needs meta.mat. Images
+whose class has no folder in `train` are counted and left out, because users often take some of the classes. The images
+of `test` have no labels: they are counted.
+
+Folders are recognised only if all of them have names of this layout. If a folder has another name, or a metadata.csv
+lists the images, they are read as class folders (`imagefolder`); `data.format: imagenet` reads them nevertheless.
 
 Classes are in the order of their synsets, as in all published models. Their names are those of LOC_synset_mapping.txt
 ("tench, Tinca tinca", as transformers and timm have them), of meta.mat or of classes.csv (index, synset, name); without
@@ -18,6 +23,7 @@ terms allow research and education only. Russakovsky et al. (2015).
 """
 
 import io
+import logging
 import os
 import re
 import struct
@@ -30,8 +36,19 @@ from typing import TYPE_CHECKING
 
 from pipelines.config.recipe import DataSection
 from pipelines.data import stored
-from pipelines.data.files import NOT_UTF8, all_files, file_size, folders, kind_of, printable, runs, suffix_of
-from pipelines.data.formats import _audio_lists, _class_folders, voc
+from pipelines.data.files import (
+    NOT_UTF8,
+    SPLIT_NAMES,
+    all_files,
+    any_file,
+    file_size,
+    folders,
+    kind_of,
+    printable,
+    runs,
+    suffix_of,
+)
+from pipelines.data.formats import _audio_lists, _class_folders, _metadata, table, voc
 from pipelines.data.media import IMAGES
 from pipelines.data.schema import Source
 from pipelines.errors import DataError, MissingColumn
@@ -41,26 +58,68 @@ from pipelines.utils.formatting import short
 if TYPE_CHECKING:
     from datasets import Dataset
 
+log = logging.getLogger("graft")
+
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 MAPPING, SOLUTION, CLASSES = "LOC_synset_mapping.txt", "LOC_val_solution.csv", "classes.csv"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+TINY, TINY_NAMES, TINY_VAL = "wnids.txt", "words.txt", "val/val_annotations.txt"  # of Tiny ImageNet
 
 _SYNSET = re.compile(r"n\d{8}")
-_NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})")
+_NUMBERED_OF = {part: re.compile(rf"ILSVRC2012_{part}_\d{{8}}") for part in ("val", "test")}
+_KITS = ("data", "ILSVRC2012_devkit_t12", "Annotations", "ImageSets")  # folders with lists
 _LARGEST = 64 << 20  # bytes of a list
 _LONGEST = 300  # characters of a name
 _DEPTH = 8  # of structures in meta.mat
 
 
 def detect(path: Path) -> bool:
-    """Whether it is ImageNet's tree: folders called by synsets, or `val` with ImageNet's file names."""
+    """Whether it is ImageNet's tree, and nothing but that: no other folder, and no list of images of one's own."""
     if not path.is_dir():
         return False
-    parts = _parts(_top(path))
-    named = [folder for name in ("train", "val", "validation") if (folder := parts.get(name)) is not None]
-    if any(_has_synsets(folder) for folder in named):
+    top = _top(path)
+    parts = {name: top / name for name in SPLITS if (top / name).is_dir() and any_file(top / name)}
+    if "train" not in parts and "val" not in parts and "validation" not in parts:
+        return False
+    if any((place / name).is_file() for place in (path, top, *parts.values()) for name in _metadata.LISTS):
+        return False
+    if _tiny(top):
         return True
-    return "val" in parts and any(_NUMBERED.match(file.name) for file in islice(all_files(parts["val"], deep=False), 3))
+    if top == path and not _only_known(path):
+        return False
+    synsets = {name: _has_synsets(folder) for name, folder in parts.items()}
+    loose = [name for name, right in synsets.items() if not right]
+    return all(_numbered_images(parts[name], _NUMBERED_OF[name]) for name in loose if name in _NUMBERED_OF) and not (
+        set(loose) - set(_NUMBERED_OF)
+    )
+
+
+def _only_known(path: Path) -> bool:
+    """Whether a folder holds splits and lists of ImageNet only. Another folder may be a split, a table its labels."""
+    if any(child.name not in (*SPLITS, *_KITS) and any_file(child) for child in folders(path)):
+        return False
+    return not any(
+        file.suffix.lower() in IMAGES.suffixes
+        or (file.suffix.lower() in table.SUFFIXES and not file.name.startswith("LOC_") and not _names_classes(file))
+        for file in all_files(path, deep=False)
+    )
+
+
+def _names_classes(file: Path) -> bool:
+    try:
+        return file.name == CLASSES and {"synset", "name"} <= set(table.column_names(file))
+    except DataError:
+        return False
+
+
+def _numbered_images(folder: Path, name: "re.Pattern[str]") -> bool:
+    """Whether a folder holds no folders, and images with ImageNet's names."""
+    return not folders(folder) and any(name.match(file.name) for file in islice(all_files(folder, deep=False), 3))
+
+
+def _tiny(top: Path) -> bool:
+    """Whether it is Tiny ImageNet."""
+    return (top / TINY).is_file() and (top / TINY_VAL).is_file() and (top / "train").is_dir()
 
 
 def columns(path: Path) -> dict[str, str]:
@@ -88,15 +147,16 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     if section.group not in (None, "none"):
         raise DataError(f"data.group: ImageNet's folders have no column {section.group!r}: leave it out")
     top = _top(root)
-    parts = _parts(top)
+    parts = _parts(top, section)
     if not parts:
         raise DataError(f"data.id: {section.id} holds no folder train or val of ImageNet (ILSVRC/Data/CLS-LOC/train)")
     lists = _Lists(root, top)
     named = lists.names()
     seen = {child.name for folder in parts.values() for child in folders(folder) if _SYNSET.fullmatch(child.name)}
     truth = lists.truth(parts["val"]) if "val" in parts and not _has_synsets(parts["val"]) else None
+    trained = {child.name for child in folders(parts["train"])} if "train" in parts else None
     if truth is not None:
-        seen |= truth.synsets()
+        seen |= truth.synsets() if trained is None else truth.synsets() & trained
     unknown = min(seen - set(named), default=None) if named else None
     if unknown is not None:
         raise DataError(f"{section.id}: {unknown} is no class of {lists.named_by}: take it out, or add its name")
@@ -110,7 +170,8 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
             source.unlabelled.append("test")
             continue
         of_file = truth.synset if truth is not None and part == "val" else None
-        split = SPLITS[part]
+        split = part if part in (section.train, section.validation, section.test) else SPLITS.get(part, part)
+        _warn_of_others(section, folder, of_file is None)
         source.splits[split], source.skipped[split] = _rows(root, folder, names, of_file, ignored, "label" in columns)
         listed = lists.count(part)
         absent = listed - len(source.splits[split]) - len(source.skipped[split])
@@ -133,14 +194,31 @@ def _top(root: Path) -> Path:
     return root
 
 
-def _parts(top: Path) -> dict[str, Path]:
-    return {name: top / name for name in SPLITS if (top / name).is_dir()}
+def _parts(top: Path, section: DataSection | None = None) -> dict[str, Path]:
+    """The folders of splits: those with a split's name, and those that the recipe names."""
+    asked = () if section is None else (section.train, section.validation, section.test)
+    found = {child.name: child for child in folders(top) if child.name.lower() in SPLIT_NAMES or child.name in asked}
+    return dict(sorted(found.items(), key=lambda one: (*SPLITS, one[0]).index(one[0])))
 
 
 def _has_synsets(folder: Path) -> bool:
-    """Whether most folders in a folder are called by synsets."""
-    found = [bool(_SYNSET.fullmatch(child.name)) for child in folders(folder)]
-    return sum(found) * 2 > len(found)
+    """Whether there are folders in a folder, and all with files are called by synsets."""
+    found = [bool(_SYNSET.fullmatch(child.name)) for child in folders(folder) if any_file(child)]
+    return bool(found) and all(found)
+
+
+def _warn_of_others(section: DataSection, folder: Path, by_folder: bool) -> None:
+    """Name the class folders that are not called by a synset: they are left out."""
+    others = [child.name for child in folders(folder) if not _SYNSET.fullmatch(child.name)] if by_folder else []
+    if others:
+        log.warning(
+            "%s: %d class folders of %s are not called by a synset such as n01440764, and are left out: %s; "
+            "data.format=imagefolder reads them",
+            section.id,
+            len(others),
+            folder.name,
+            short(", ".join(map(printable, others)), 100),
+        )
 
 
 def _rows(
@@ -193,6 +271,9 @@ def _rows(
                             label = of_file(os.path.splitext(name)[0])
                         except DataError as error:
                             why = str(error)
+                    if not why and label not in names:
+                        ignored[f"images of {folder.name} of classes that train does not have"] += 1
+                        continue
                     if why:
                         skipped.append((printable(near + name), f"{printable(own + name)}: {why}"))
                         continue
@@ -240,6 +321,7 @@ class _Lists:
             near.append(place)
         kits = ("data", "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12/data")
         self.places = list(dict.fromkeys([*near, *(one / kit for one in near for kit in kits)]))
+        self.tiny = _tiny(top)
         self.named_by = ""
 
     def _find(self, name: str) -> Path | None:
@@ -247,6 +329,10 @@ class _Lists:
 
     def names(self) -> dict[str, str]:
         """Synset -> name; empty if no list names them. Raises DataError."""
+        if self.tiny:
+            words = self._find(TINY_NAMES)
+            self.named_by = TINY_NAMES
+            return {} if words is None else _of_mapping(words, "\t")
         for name, reader in ((MAPPING, _of_mapping), (META, _of_meta), (CLASSES, _of_table)):
             path = self._find(name)
             if path is not None and (found := reader(path)):
@@ -256,6 +342,8 @@ class _Lists:
 
     def truth(self, val: Path) -> _Truth:
         """The classes of images that are in no class folders. Raises DataError."""
+        if self.tiny:
+            return _Truth(val / Path(TINY_VAL).name, _boxed(val / Path(TINY_VAL).name))
         solution = self._find(SOLUTION)
         if solution is not None:
             return _Truth(solution, _solutions(solution))
@@ -302,12 +390,12 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _of_mapping(path: Path) -> dict[str, str]:
+def _of_mapping(path: Path, between: str = " ") -> dict[str, str]:
     found: dict[str, str] = {}
     for number, line in enumerate(_audio_lists.lines(_checked(path)), 1):
         if not line.strip():
             continue
-        synset, _, name = line.strip().partition(" ")
+        synset, _, name = line.strip().partition(between)
         _add_name(found, f"{path}:{number}", synset, name)
     return found
 
@@ -357,6 +445,20 @@ def _solutions(path: Path) -> dict[str, str]:
             said = short(repr(cells["PredictionString"]), 40)
             raise DataError(f"{path.parent}/{where}: {said} does not begin with a synset such as n01440764")
         found[cells["ImageId"]] = words[0]
+    return found
+
+
+def _boxed(path: Path) -> dict[str, str]:
+    """The synset of each image of Tiny ImageNet's val: val_0.JPEG, synset and a box, with tabs. Raises DataError."""
+    found = {}
+    for number, line in enumerate(_audio_lists.lines(_checked(path)), 1):
+        if not line.strip():
+            continue
+        name, _, rest = line.partition("\t")
+        synset = rest.partition("\t")[0].strip()
+        if not _SYNSET.fullmatch(synset):
+            raise DataError(f"{path}:{number}: {short(repr(synset), 40)} is no synset such as n01440764")
+        found[os.path.splitext(name.strip())[0]] = synset
     return found
 
 

@@ -6,6 +6,7 @@
     ucf/ucfTrainTestlist/testlist01.txt                          ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi
     UCF101_subset/train/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi   UCF101_subset/test/...      without lists
 
+The videos may also be mp4 or webm files: the names without their suffixes decide.
 data.config=split2 chooses the second of the three splits (default: split1); published results are means over the three.
 The folder of the lists may be in the folder or next to it. Clips of one group (g01) are parts of one video: a group
 stays in one split when validation is cut. Without lists the class folders are read, and groups are kept, too.
@@ -60,7 +61,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         if not path.is_file():
             raise DataError(f"{folder}: no {path.name}, which lists the videos of {split}: download the lists again")
         lists.lines[split], lists.skipped[split] = _lines(path, classes)
-    files = _video_lists.index(root)
+    files = _video_lists.index(root, stems=True)
     return _video_lists.of_lists(section, root, lists, files, list(classes), columns, group_of)
 
 

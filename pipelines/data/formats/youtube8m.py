@@ -44,21 +44,36 @@ CLASSES = 3862
 VOCABULARY = "vocabulary.csv"
 LEVELS = ("video", "frame")
 SPLITS = {"train": "train", "validat": "validation", "valid": "validation", "val": "validation", "test": "test"}
+_FILES = 1000  # that decide whether a folder holds shards
 _LOOKED_AT = 20  # records that decide whether a shard holds features of videos or of frames
 _MOST_CLASSES = 100_000
 _LARGEST = 16 << 20  # bytes of the vocabulary
 
 
 def detect(path: Path) -> bool:
-    """Whether it is a shard, or a folder with shards."""
+    """Whether most files are shards, and one of the first holds features of videos or of frames."""
+    if path.is_dir():
+        files = [file for file in islice(all_files(path), _FILES) if not _about(file)]
+        if sum(suffix_of(file.name) in tfrecord.SUFFIXES for file in files) * 2 <= len(files):
+            return False
+    return has_shards(path) and level(path) is not None
+
+
+def has_shards(path: Path) -> bool:
+    """Whether it is a shard, or a folder with shards, for a task that needs features."""
     if not path.is_dir():
         return suffix_of(path.name) in tfrecord.SUFFIXES
-    return any(suffix_of(file.name) in tfrecord.SUFFIXES for file in islice(all_files(path), 1000))
+    return any(suffix_of(file.name) in tfrecord.SUFFIXES for file in islice(all_files(path), _FILES))
+
+
+def _about(file: Path) -> bool:
+    """Whether a file only describes the data."""
+    return file.name == VOCABULARY or file.stem.upper() in ("README", "LICENSE")
 
 
 def level(path: Path) -> str | None:
     """`video` or `frame`, the features in the first shard whose records tell it; None if there is none."""
-    files = [path] if path.is_file() else islice(all_files(path), 1000)
+    files = [path] if path.is_file() else islice(all_files(path), _FILES)
     shards = (file for file in files if suffix_of(file.name) in tfrecord.SUFFIXES)
     return next((found for shard in islice(shards, 3) if (found := _level(shard)) is not None), None)
 
@@ -184,7 +199,8 @@ def _names(path: Path) -> list[str]:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"{path}: more than {_LARGEST >> 20} MB, and no list of classes")
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as csv: {short(str(error), 100)}") from None
     if not rows or not {"Index", "Name"} <= set(rows[0]):

@@ -1,16 +1,22 @@
 """Features of videos with labels, as examples for classification."""
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.columns import values
+from pipelines.data.columns import select, values, with_column
 from pipelines.data.encoding import Encoding, Lengths
 from pipelines.data.labels import check_known, several
+from pipelines.data.media import paths
 from pipelines.data.video import tfrecord
 from pipelines.errors import DataError
-from pipelines.utils.formatting import printable
+from pipelines.utils import progress
+from pipelines.utils.formatting import printable, short
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class FeatureSets(Encoding):
@@ -30,7 +36,8 @@ class FeatureSets(Encoding):
         self.ids = values(rows, "id")
         files = _field(rows, "path").dictionary_encode()
         self.files, self.file = files.dictionary.to_pylist(), files.indices.to_numpy()
-        self.offset, self.size = _field(rows, "offset").to_numpy(), _field(rows, "length").to_numpy()
+        # a file without records of its own, such as a .npy file, has no place in it
+        self.offset, self.size = (_field(rows, name).fill_null(-1).to_numpy() for name in ("offset", "length"))
         self.frames = np.array(values(rows, "frames"), np.int64)
         self._name(values(rows, "label"))
         check_known(set(self.names), labels)
@@ -43,9 +50,7 @@ class FeatureSets(Encoding):
         for row, label in enumerate(labels):
             parts = several(label) if self.multi_label or isinstance(label, list) else [str(label)]
             if not self.multi_label and len(parts) != 1:
-                raise DataError(
-                    f"{self.ids[row]}: {len(parts)} labels, and one is wanted: set options.multi_label=true"
-                )
+                raise DataError(_several(self.ids[row], parts))
             flat += [numbers.setdefault(part, len(numbers)) for part in parts]
             ends.append(len(flat))
         self.names = list(numbers)
@@ -67,8 +72,9 @@ class FeatureSets(Encoding):
         import torch
 
         path = self.files[self.file[number]]
-        cell = tfrecord.cell(path, int(self.offset[number]), int(self.size[number]))
-        features = spread(tfrecord.joined(tfrecord.read_cell(cell)), self.max_frames)
+        offset = int(self.offset[number])
+        cell = tfrecord.cell(path, offset, int(self.size[number])) if offset >= 0 else path
+        features = spread(tfrecord.read_features(cell), self.max_frames)
         own = self.flat[self.ends[number] : self.ends[number + 1]]
         target = np.zeros(len(self.number_of), np.float32)
         classes = self.classes[own]
@@ -81,6 +87,59 @@ class FeatureSets(Encoding):
             "target": torch.from_numpy(target),
             "true": true if self.multi_label else true[0],
         }
+
+
+def with_records(rows: "Dataset", one_label: bool) -> "tuple[Dataset, list[tuple[str, str]]]":
+    """The rows of features with the columns that a task reads, and the rows that cannot be used (id, why).
+
+    Rows of shards have them. Rows of a table name a file (.npy, .npz, or a TFRecord file with one record), which is
+    read here for its number of frames and the digest of its features. With `one_label` a list of one label becomes that
+    label. Raises DataError for a row with several labels.
+    """
+    skipped: list[tuple[str, str]] = []
+    if rows.data.column("features").type.get_field_index("offset") < 0:
+        rows, skipped = _of_files(rows)
+    if not one_label or "label" not in rows.column_names:
+        return rows, skipped
+    labels = values(rows, "label")
+    if not any(isinstance(label, list) for label in labels):
+        return rows, skipped
+    given = [label if isinstance(label, list) else [label] for label in labels]
+    odd = next((number for number, label in enumerate(given) if len(label) > 1), None)
+    if odd is not None:
+        raise DataError(_several(rows["id"][odd], given[odd]))
+    return with_column(rows, "label", [label[0] if label else None for label in given]), skipped
+
+
+def _several(id_: str, labels: list[str]) -> str:
+    shown = short(", ".join(map(str, labels)), 80)
+    return f"{id_}: {len(labels)} labels ({shown}), and one is wanted: set options.multi_label=true"
+
+
+def _of_files(rows: "Dataset") -> "tuple[Dataset, list[tuple[str, str]]]":
+    from datasets import Value
+
+    found: list[tuple[int, str, int]] = []  # row, digest, frames
+    skipped: list[tuple[str, str]] = []
+    ids, files = values(rows, "id"), paths(rows, "features")
+    with progress.preparing("reading features") as report:
+        for number, (id_, file) in enumerate(zip(ids, files, strict=True)):
+            report(1)
+            try:
+                if file is None:
+                    raise DataError("features are read from files: give the path of a .npy or .npz file")
+                features = tfrecord.read_features(file)
+            except DataError as error:
+                skipped.append((id_, f"{id_}: {error}"))
+                continue
+            found.append((number, hashlib.blake2b(features.tobytes(), digest_size=16).hexdigest(), len(features)))
+    kept = select(rows, [number for number, _, _ in found])
+    text, whole = Value("string"), Value("int64")
+    kind = {"path": text, "bytes": Value("binary"), "offset": whole, "length": whole}
+    cells = [{"path": files[number], "bytes": None, "offset": None, "length": None} for number, _, _ in found]
+    kept = with_column(kept, "features", cells, feature=kind)
+    kept = with_column(kept, "digest", [digest for _, digest, _ in found], feature=text)
+    return with_column(kept, "frames", [frames for _, _, frames in found], feature=whole), skipped
 
 
 def _field(rows: Any, name: str) -> Any:
@@ -99,10 +158,11 @@ def described(rows: Any) -> str:
     files = sorted(_field(rows, "path").unique().to_pylist())
     shown = ", ".join(printable(Path(file).name) for file in files[:3]) + (", ..." if files[3:] else "")
     labels = values(rows, "label")
-    each = sum(map(len, labels)) / max(1, len(labels))
+    each = sum(len(label) if isinstance(label, list) else 1 for label in labels) / max(1, len(labels))
     frames = pyarrow.compute.max(rows.data.column("frames")).as_py()
     of = "the video" if frames == 1 else f"frames (at most {frames:,})"
-    return f"{len(files):,} shard{'s' * (len(files) != 1)} ({shown}), {each:.2f} labels per video, features of {of}"
+    kind = "shard" if files and files[0].lower().endswith(tfrecord.SUFFIXES) else "file"
+    return f"{len(files):,} {kind}{'s' * (len(files) != 1)} ({shown}), {each:.2f} labels per video, features of {of}"
 
 
 def spread(features: np.ndarray, most: int | None) -> np.ndarray:

@@ -65,7 +65,7 @@ def records(path: str | Path) -> Iterator[tuple[int, bytes | BadRecord]]:
     """
     verify = _crc32c()
     with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = _size(path, file)
         at = 0
         while at < size:
             length = _length(path, file.read(_HEADER.size), at, size)
@@ -81,7 +81,7 @@ def records(path: str | Path) -> Iterator[tuple[int, bytes | BadRecord]]:
 def places(path: str | Path) -> Iterator[tuple[int, int]]:
     """The place and the length of each record's data, without reading the data. Raises DataError as `records` does."""
     with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = _size(path, file)
         at = 0
         while at < size:
             length = _length(path, file.read(_HEADER.size), at, size)
@@ -96,6 +96,14 @@ def _opened(path: str | Path) -> BinaryIO:
         return open(path, "rb", buffering=_BUFFER)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _size(path: str | Path, file: BinaryIO) -> int:
+    """The bytes of a file. Raises DataError for an empty one: it is what a failed download leaves."""
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        raise DataError(f"{path}: empty: fetch the file again, or take it out")
+    return size
 
 
 def _length(path: str | Path, header: bytes, at: int, size: int) -> int:

@@ -43,5 +43,18 @@ def test_files_with_one_video_are_inputs(tmp_path: Path) -> None:
         list(read_inputs(model(), [str(tmp_path / "b.npy")], tmp_path))
     path = tmp_path / "cut.tfrecord"
     path.write_bytes(tiny.framed(tiny.record(0))[:100])
+    found = list(read_inputs(model(), [str(path)], tmp_path))
+    assert [entry.name for entry in found] == [str(path)]
     with pytest.raises(DataError, match=r"cut.tfrecord: cut off"):
-        read_inputs(model(), [str(path)], tmp_path)
+        found[0].read()
+
+
+def test_records_before_and_next_to_a_cut_off_one_are_read(tmp_path: Path) -> None:
+    good = tiny.videos(tmp_path / "good", {"train0000": 2}) / "train0000.tfrecord"
+    cut = tmp_path / "cut.tfrecord"
+    cut.write_bytes(tiny.framed(tiny.record(0)) + tiny.framed(tiny.record(1))[:100])
+    entries = list(read_inputs(model(), [str(cut), str(good)], tmp_path))
+    assert [entry.name for entry in entries] == [f"{cut}#v000", str(cut), f"{good}#v000", f"{good}#v001"]
+    with pytest.raises(DataError, match=r"cut.tfrecord: cut off"):
+        entries[1].read()
+    assert len(read_inputs(model(), [str(tmp_path)], tmp_path)) == 4

@@ -198,6 +198,7 @@ def test_it_learns_a_toy_rule(kind: str) -> None:
         ({"architecture": "gru", "layers": 2.0}, ["layers: got 2.0", "whole number"]),
         ({"architecture": "gru", "layers": True}, ["layers: got True"]),
         ({"architecture": "gru", "dropout": 1}, ["dropout: got 1", "below 1"]),
+        ({"architecture": "gru", "dropout": 0.1, "layers": 1}, ["dropout: it is between the layers of gru"]),
         ({"architecture": "transformer", "hidden": 10}, ["hidden: got 10", "8 heads"]),
         ({"architecture": "moe", "normalize": "L2"}, ["normalize: got 'L2'", "l2 or none"]),
         ({"architecture": "moe", "features": {"rgb": 0}}, ["features: got", "from 1 to 65,536"]),
@@ -240,34 +241,63 @@ def test_features_of_another_size_are_named() -> None:
         family.logits(model, {"features": torch.zeros(1, 1, 1024), "frames": torch.ones(1).long()})
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored")  # the snippet is short: it closes no file
-@every
-def test_the_card_code_gives_the_same_answer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of the snippet runs without Graft; files come from the folder in place of the hub."""
+def run_snippet(folder: Path, multi_label: bool) -> list[str]:
+    """What the code of the card prints. It runs without Graft; files come from the folder in place of the hub."""
     from hub_cards import __file__ as cards
 
-    model, family = built(kind, multi_label=kind != "gru")
-    model.eval()
-    family.save(model, tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(cards).parent), trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     macro = environment.from_string(
         '{% import "video_features.md.j2" as video_features %}{{ video_features.snippet(repo, config, options, []) }}'
     )
-    snippet = macro.render(repo="someone/model", config=config, options={"multi_label": kind != "gru"})
+    snippet = macro.render(repo="someone/model", config=config, options={"multi_label": multi_label})
+    assert "pipelines" not in snippet
+    printed: list[str] = []
+    hub = "from huggingface_hub import hf_hub_download"
+    exec(snippet.replace(hub, "def hf_hub_download(_, file): return file"), {"print": printed.append})
+    return printed
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored")  # the snippet is short: it closes no file
+@every
+def test_the_card_code_gives_the_same_answer(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, family = built(kind, multi_label=kind != "gru")
+    model.eval()
+    family.save(model, tmp_path)
     given = batch([5])
     np.save(tmp_path / "features.npy", given["features"][0].numpy())
     monkeypatch.chdir(tmp_path)
-    printed: list[str] = []
-    names: dict[str, Any] = {"print": printed.append}
-    hub = "from huggingface_hub import hf_hub_download"
-    exec(snippet.replace(hub, "def hf_hub_download(_, file): return file"), names)
+    printed = run_snippet(tmp_path, kind != "gru")
     scores = family.logits(model, given)[0]
     scores = scores.sigmoid() if kind != "gru" else scores.softmax(-1)
     best = scores.topk(5)
     assert printed == [
         f"{s:.3f}  {LABELS[k]}" for s, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    assert "pipelines" not in snippet
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored")
+@pytest.mark.parametrize("features", [{"rgb": 1024}, {"audio": 128}, {"audio": 128, "rgb": 1024}])
+def test_a_network_may_read_a_part_of_the_features(
+    features: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    config = {"model_type": "video_features", "architecture": "logistic", "features": features}
+    model, family = video_features.build(Weights(None, config, True), LABELS, True, video_features.SIZES)
+    given = {"features": torch.randn(2, 3, 1152), "frames": torch.tensor([3, 2])}
+    parts = {"rgb": given["features"][..., :1024], "audio": given["features"][..., 1024:]}
+    alone = {**given, "features": torch.cat([parts[name] for name in features], -1)}
+    expected = model(alone["features"], alone["frames"])
+    assert torch.equal(family.logits(model, given), expected)
+    family.save(model, tmp_path)
+    again, found = video_features.load(tmp_path)
+    assert torch.equal(found.logits(again, given), expected)
+    np.save(tmp_path / "features.npy", given["features"][0].numpy())
+    monkeypatch.chdir(tmp_path)
+    printed = run_snippet(tmp_path, True)
+    best = expected[0].sigmoid().topk(5)
+    assert printed == [
+        f"{s:.3f}  {LABELS[k]}" for s, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]

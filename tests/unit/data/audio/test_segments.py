@@ -189,7 +189,7 @@ def test_a_long_recording_is_not_decoded_for_a_part(tmp_path: Path, monkeypatch:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"start": -1, "end": 0.2}, "start is -1: a recording begins at 0 seconds"),
+    ({"start": -1, "end": 0.2}, "start is -1: a part begins at 0 seconds or later"),
     ({"start": 0.3, "end": 0.3}, "the part ends at 0.3 seconds and begins at 0.3"),
     ({"start": 0.5, "end": 0.2}, "the part ends at 0.2 seconds and begins at 0.5"),
     ({"start": "0:01", "end": 2}, "start is no number of seconds: '0:01'"),
@@ -219,7 +219,7 @@ def test_parts_that_are_none(tmp_path: Path) -> None:
     assert [(row["start"], row["end"]) for row in found] == [(0.0, 0.3), (0.1, None)]
     whys = [why.partition(": ")[2] for _, why in skipped]
     assert whys[:2] == [f"duration is {duration}: a part is longer than 0 seconds" for duration in (0, -1)]
-    assert whys[2:] == ["offset is -0.1: a recording begins at 0 seconds"]
+    assert whys[2:] == ["offset is -0.1: a part begins at 0 seconds or later"]
 
 
 def test_parts_outside_of_their_recording(tmp_path: Path) -> None:

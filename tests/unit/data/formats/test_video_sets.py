@@ -4,15 +4,18 @@ import contextlib
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines.config.recipe import DataSection
+from pipelines.data.formats import imagefolder
 from pipelines.data.loading import format_module, load_rows
 from pipelines.data.schema import SPLITS, DataSpec, Splits
 from pipelines.errors import DataError
 from tests.support.tiny_audio_sets import load, named, sizes, text
+from tests.support.tiny_imagenet import picture
 from tests.support.tiny_video_sets import (
     CLASSES,
     KINETICS,
@@ -68,6 +71,16 @@ def test_kinetics_reads_clips_wherever_they_are(tmp_path: Path) -> None:
         assert (row["id"], row["group"], row["label"]) == ("val-3_000003_000013", "val-3", "tai chi (slow)")
         assert row["video"]["path"].endswith("val/val-3_000003_000013.mp4")
         assert "start" not in row
+
+
+def test_validation_of_kinetics_has_the_name_that_is_asked_for(tmp_path: Path) -> None:
+    for folder, name in (("a", "validate"), ("b", "val")):
+        root = kinetics(tmp_path / folder)
+        path = root / "val.csv"
+        path.write_text(path.read_text().replace(",validate,", f",{name},"))
+        for asked in ("validation", "val"):
+            splits = load(root, LABEL, test=asked)
+            assert (splits.source["test"], len(splits.test)) == (asked, 4)
 
 
 def test_kinetics_takes_parts_of_complete_videos(tmp_path: Path) -> None:
@@ -240,3 +253,47 @@ def test_lists_give_the_columns_that_the_recipe_names(tmp_path: Path) -> None:
     assert load(tmp_path, LABEL, columns={"label": "group"}, group="none").labels == ["v0", "v1", "v2", "v3"]
     with pytest.raises(DataError, match=r"no column 'is_cc' \(it has: video, label, group\)"):
         load(tmp_path, LABEL, columns={"label": "is_cc"})
+
+
+@pytest.mark.parametrize("layout", [ucf101, hmdb51])
+def test_converted_videos_are_found_by_the_original_lists(layout: Callable[[Path], Path], tmp_path: Path) -> None:
+    root = layout(tmp_path)
+    before = sizes(load(root, LABEL))
+    for number, video in enumerate(list(root.rglob("*.avi"))):
+        if number:
+            video.rename(video.with_suffix(".mp4"))
+        else:  # the listed file comes first
+            shutil.copy(video, video.with_suffix(".3gp"))
+    splits = load(root, LABEL)
+    assert sizes(splits) == before
+    assert not any(splits.skipped.values())
+    assert "videos that no row names" not in splits.ignored
+    endings = [Path(row["video"]["path"]).suffix for name in SPLITS for row in splits[name]]
+    assert {ending: endings.count(ending) for ending in set(endings)} in (
+        {".avi": 1, ".mp4": sum(before) - 1},
+        {".mp4": sum(before)},  # the split does not use it
+    )
+
+
+def test_one_such_video_among_photos_changes_nothing(tmp_path: Path) -> None:
+    for number in range(3):
+        for label in ("cat", "dog"):
+            picture(tmp_path / label / f"{number}.jpg", number)
+    files(tmp_path, ["cat/v_Diving_g01_c01.avi"])
+    for columns in ((), ("image", "label")):
+        assert format_module(DataSection(id=str(tmp_path)), columns) is imagefolder
+
+
+def test_lists_of_other_videos_say_the_first_reason(tmp_path: Path) -> None:
+    root = ucf101(tmp_path)
+    for video in root.rglob("*.avi"):
+        video.rename(video.with_name(video.name.replace("_c0", "_c7")))
+    with pytest.raises(DataError, match=r"no row of the lists can be used; 48 cannot be used; the first: trainlist01"):
+        load(root, LABEL)
+
+
+def test_features_of_class_folders_are_refused_with_advice(tmp_path: Path) -> None:
+    files(tmp_path, ["a/1.mp4", "b/2.mp4"])
+    needs = DataSpec({"features": "features", "label": "label"})
+    with pytest.raises(DataError, match=r": videos, and options.input=features .* set options.input=frames"):
+        load(tmp_path, needs)

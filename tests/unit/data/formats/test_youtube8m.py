@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from pipelines.config.recipe import DataSection
-from pipelines.data.formats import youtube8m
+from pipelines.data.formats import imagefolder, youtube8m
 from pipelines.data.loading import format_module, load_rows, load_splits
 from pipelines.data.schema import Splits
+from pipelines.data.video import tfrecord
 from pipelines.diagnostics.guess import choose
 from pipelines.errors import DataError, RecipeError
 from tests.support import tiny_tfrecords as tiny
+from tests.support.tiny_imagenet import picture
 from tests.unit.data.video.test_feature_sets import NEEDS
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"  # real extracts, if there are any
@@ -130,3 +132,35 @@ def test_real_shards() -> None:
     assert round(sum(labels) / 1202, 2) == 3.07
     assert not splits.ignored
     assert not any(splits.skipped.values())
+
+
+def test_a_stray_shard_does_not_change_what_a_folder_holds(tmp_path: Path) -> None:
+    tiny.videos(tmp_path, {"train0000": 2})
+    for number in range(2):
+        for label in ("cat", "dog"):
+            picture(tmp_path / label / f"{number}.jpg", number)
+    assert not youtube8m.detect(tmp_path)
+    for columns in ((), ("image", "label")):
+        assert format_module(DataSection(id=str(tmp_path)), columns) is imagefolder
+    assert format_module(DataSection(id=str(tmp_path)), ("features", "label")) is youtube8m
+    assert choose("train", str(tmp_path)).recipe == "photos_efficientnet_b0"
+    (tmp_path / "other").mkdir()
+    tiny.shard(tmp_path / "other/a.tfrecord", [b"\x0a\x00"])  # an Example without features of videos
+    assert not youtube8m.detect(tmp_path / "other")
+    assert not youtube8m.detect(tmp_path / "other/a.tfrecord")
+
+
+def test_an_empty_shard_is_an_error(tmp_path: Path) -> None:
+    folder = tiny.videos(tmp_path, {"train0000": 20})
+    (folder / "train0001.tfrecord").touch()
+    with pytest.raises(DataError, match=r"train0001.tfrecord: empty: fetch the file again, or take it out"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="empty"):
+        list(tfrecord.places(folder / "train0001.tfrecord"))
+
+
+def test_a_name_may_hold_any_separator_of_lines(tmp_path: Path) -> None:
+    (tmp_path / "vocabulary.csv").write_text('Index,Name\n0,"a\u2028b"\n1,c\x85d\n2,"two\nlines"\n', encoding="utf-8")
+    videos = [tiny.video(f"v{n}", [n % 3], [n / 20] * 1024, [0.5] * 128) for n in range(20)]
+    tiny.shard(tmp_path / "train0000.tfrecord", videos)
+    assert load(tmp_path).labels == ["a\u2028b", "c\x85d", "two\nlines"]

@@ -68,7 +68,7 @@ def test_a_line_for_graft_check(tmp_path: Path) -> None:
 
 def test_one_label_needs_one_label(tmp_path: Path) -> None:
     rows = load(tiny.videos(tmp_path, {"train0000": 30}, False)).train
-    with pytest.raises(DataError, match=r"v\d+: 2 labels, and one is wanted: set options.multi_label=true"):
+    with pytest.raises(DataError, match=r"v\d+: 2 labels \(\d, \d\), and one is wanted: set options.multi_label=true"):
         FeatureSets(rows, ["0", "1"], False, None)
     single = rows.filter(lambda label: len(label) == 1, input_columns="label")
     example = FeatureSets(single, ["0", "1", "2", "3", "4"], False, None)[0]
@@ -91,3 +91,47 @@ def test_a_shard_that_changes_after_it_was_listed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match=r"train0000.tfrecord: cannot be read: No such file"):
         encoded[0]
+
+
+def test_a_table_may_name_files_with_features(tmp_path: Path) -> None:
+    needs = DataSpec({"features": "features", "label": "label"}, {"digest": "text", "frames": "number"})
+    rng = np.random.default_rng(0)
+    arrays = {f"{n}.npy": rng.random((2 + n, 1152), np.float32) for n in range(10)}
+    arrays["10.npz"] = rng.random((4, 1152), np.float32)
+    (tmp_path / "files").mkdir()
+    for name, array in arrays.items():
+        if name.endswith("npz"):
+            np.savez(tmp_path / "files" / name, rgb=array[:, :1024], audio=array[:, 1024:])
+        else:
+            np.save(tmp_path / "files" / name, array)
+    np.save(tmp_path / "files/bad.npy", np.zeros((3, 7), np.float32))
+    names = [*arrays, "bad.npy"]
+    lines = [f"files/{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
+    (tmp_path / "list.csv").write_text("features,label\n" + "\n".join(lines) + "\n")
+    section = DataSection(id=str(tmp_path / "list.csv"), max_skipped=0.5)
+    splits = load_splits(section, needs)
+    assert [why for rows in splits.skipped.values() for _, why in rows] == [
+        f"list.csv:13: {tmp_path}/files/bad.npy: 3 x 7, and not 1,152 numbers for the video or for each frame"
+    ]
+    assert sum(len(splits[name]) for name in ("train", "validation", "test")) == 11
+    encoded = FeatureSets(splits.train, ["a", "b"], False, None)
+    for number, row in enumerate(splits.train):
+        array = arrays[Path(row["features"]["path"]).name]
+        assert row["frames"] == len(array)
+        assert np.array_equal(encoded[number]["features"], array)
+        assert encoded[number]["true"] == row["label"]
+    assert "9 files (" in described(splits.train)
+    assert "1.00 labels per video" in described(splits.train)
+
+
+def test_records_with_one_label_are_rows_of_one_label(tmp_path: Path) -> None:
+    needs = DataSpec({"features": "features", "label": "label"}, {"digest": "text", "frames": "number"})
+    videos = [tiny.video(f"v{n}", [n % 2], [n / 40] * 1024, [0.5] * 128) for n in range(40)]
+    tiny.shard(tmp_path / "train0000.tfrecord", videos)
+    (tmp_path / "vocabulary.csv").write_text("Index,Name\n0,cat\n1,dog\n")
+    rows = load_splits(DataSection(id=str(tmp_path)), needs).train
+    assert set(rows["label"]) == {"cat", "dog"}
+    assert FeatureSets(rows, ["cat", "dog"], False, None)[0]["true"] == rows["label"][0]
+    tiny.shard(tmp_path / "train0001.tfrecord", [tiny.video("w", [0, 1], [0.5] * 1024, [0.5] * 128)])
+    with pytest.raises(DataError, match=r"w: 2 labels \(cat, dog\), and one is wanted: set options.multi_label=true"):
+        load_splits(DataSection(id=str(tmp_path)), needs)
