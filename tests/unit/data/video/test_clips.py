@@ -115,10 +115,27 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for read in (examples.__getitem__, examples.to_augment):
         with pytest.raises(DataError, match=r"broken\.mp4: not a readable video"):
             read(1)
+
+
+def test_the_row_of_bytes_that_cannot_be_read_is_named() -> None:
+    """Also by an id that is in the message by chance, and without the number of a clip."""
     cell = {"path": None, "bytes": b"no video"}
-    table = Dataset.from_list([{"id": "row 7", "video": cell, "label": "a"}])
-    with pytest.raises(DataError, match="row 7: video bytes: not a video that is read here"):
-        Clips(table, ["a"], False, 4, 8.0, 1)[0]
+    for name in ("row 7", "5", "video"):
+        table = Dataset.from_list([{"id": name, "video": cell, "label": "a"}])
+        examples = Clips(table, ["a"], False, 4, 8.0, 2)
+        for read in (examples.__getitem__, examples.to_augment):
+            with pytest.raises(DataError, match=f"^{name}: video bytes: not a video that is read here"):
+                read(1)
+
+
+def test_the_row_of_bytes_with_damaged_frames_is_named(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(value: Any, times: Any) -> np.ndarray:
+        raise DataError("video bytes: damaged")
+
+    monkeypatch.setattr(clips, "read_frames", fail)
+    table = Dataset.from_list([{"id": "damaged", "video": {"path": None, "bytes": long.read_bytes()}, "label": "a"}])
+    with pytest.raises(DataError, match=r"^damaged: video bytes: damaged"):
+        Clips(table, ["a"], False, 4, 8.0, 2)[1]
 
 
 def test_workers_of_a_loader_read_clips(long: Path) -> None:
