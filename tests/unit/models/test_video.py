@@ -69,6 +69,14 @@ def test_classes_keep_their_rows_by_name(kind: str, tmp_path: Path) -> None:
     assert "kept" in again.about_head  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("kind", ["videomae", "r2plus1d"])
+def test_a_new_head_names_what_the_model_knows(kind: str, tmp_path: Path) -> None:
+    model, _ = video.build(Weights(folder(kind, tmp_path)), ["cat", "dog"])
+    assert model.about_head == (
+        "new, because the model does not know the class 'cat' and 1 more; it knows down, left, right, up"
+    )
+
+
 @pytest.mark.parametrize("kind", EACH)
 def test_only_the_head_trains(kind: str) -> None:
     """Of a frozen trunk; and each layer is a part of the model, in order."""
