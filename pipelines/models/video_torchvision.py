@@ -291,14 +291,14 @@ def _check_values(where: str, config: Mapping[str, Any]) -> None:
         "width": "width" not in config or (whole(config["width"], 1024) and config["width"] % 4 == 0),
     }
     form = {
-        "frames": "a number of frames",
+        "frames": "a number of frames from 1 to 4,096",
         "rate": "a positive number of frames per second, at most 1,000",
-        "resize_size": "[shorter side] or [height, width] in pixels",
-        "crop_size": "[height, width] in pixels",
+        "resize_size": "[shorter side] or [height, width] in pixels, each from 1 to 4,096",
+        "crop_size": "[height, width] in pixels, each from 1 to 4,096",
         "mean": "three numbers",
         "std": "three positive numbers",
-        "layers": "four numbers of blocks",
-        "width": "a number of channels, divisible by 4",
+        "layers": "four numbers of blocks, each from 1 to 64",
+        "width": "a number of channels, divisible by 4, at most 1,024",
     }
     for name, fits in right.items():
         if not fits:

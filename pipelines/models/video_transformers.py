@@ -52,7 +52,8 @@ RATE = "frame_rate"  # the field of config.json
 FASTEST = 1000  # frames per second
 MOST_FRAMES = 4096  # of a clip: no more are read at once
 MOST_SIDE = 4096  # pixels
-MOST_POSITIONS = 2**26  # numbers of all patches of a clip; VideoMAE computes its table of positions one by one
+MOST_POSITIONS = 2**28  # numbers of all patches of a clip
+MOST_OF_VIDEOMAE = 2**25  # it computes its positions number by number: this many take 50 seconds
 MOST_WEIGHTS = 2**32
 SIZES = {  # fields of the configurations, and their largest values
     **dict.fromkeys(("hidden_size", "pred_hidden_size"), 2**14),
@@ -304,10 +305,11 @@ def _check_grid(folder: Path | None, config: Any) -> None:
             f"pixels: give a multiple of {max(of_rows, of_columns)}"
         )
     patches = math.prod(_grid(config))
-    if patches * config.hidden_size > MOST_POSITIONS:
+    most = MOST_OF_VIDEOMAE if config.model_type == "videomae" else MOST_POSITIONS
+    if patches * config.hidden_size > most:
         raise ModelError(
             f"{pretrained.called(folder)}: {frames:,} frames of {height} x {width} pixels are {patches:,} patches, and "
-            f"this network takes {MOST_POSITIONS // config.hidden_size:,}: set options.frames or options.image_size"
+            f"this network takes {most // config.hidden_size:,}: set options.frames or options.image_size"
         )
 
 
@@ -350,9 +352,11 @@ def _processor(folder: Path | None, config: Any, image_size: int | None) -> Any:
                 f"{sides[0]} x {sides[1]}: set options.image_size"
             )
         try:
-            _prepared(found, np.zeros((1, 8, 8, 3), np.uint8))
+            shape = tuple(_prepared(found, np.zeros((1, 8, 8, 3), np.uint8)).shape)
         except Exception as error:  # processors of other models raise many kinds
             raise ModelError(f"{where}: frames cannot be prepared by it: {pretrained.first_line(error)}") from error
+        if shape != (1, 3, *sides):
+            raise ModelError(f"{where}: it does not give frames one size: set do_resize and do_center_crop to true")
     stated = [
         (getattr(config, RATE, None), f"{pretrained.called(folder)}: config.json: {RATE}"),
         (found.fps, f"{where}: fps"),
@@ -380,19 +384,21 @@ def _describes_videos(path: Path) -> bool:
 def _check_processor(where: str, own: Any) -> None:
     """Raise ModelError for values with which no frame can be prepared."""
 
-    def sides(value: Any, names: tuple[str, ...]) -> bool:
-        found = [getattr(value, name, None) for name in names]
-        return all(side is None or (type(side) is int and 1 <= side <= MOST_SIDE) for side in found)
+    def sides(value: Any, short: bool) -> bool:
+        lengths = [getattr(value, name, None) for name in ("height", "width")]
+        if short and getattr(value, "shortest_edge", None) is not None:
+            lengths = [value.shortest_edge]
+        return all(type(length) is int and 1 <= length <= MOST_SIDE for length in lengths)
 
     def three(value: Any) -> bool:
         return isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(one) for one in value)
 
     of_size = f"sides from 1 to {MOST_SIDE:,} pixels"
-    crops = bool(own.do_center_crop and own.crop_size)
+    crops = bool(own.do_center_crop)
     factor = own.rescale_factor
     right = {
-        "size": (sides(own.size, ("shortest_edge", "height", "width")), of_size),
-        "crop_size": (not crops or sides(own.crop_size, ("height", "width")), of_size),
+        "size": (not own.do_resize or sides(own.size, True), of_size),
+        "crop_size": (not crops or sides(own.crop_size, False), of_size),
         "resample": (own.resample is None or own.resample in RESAMPLING, "0, 1, 2 or 3"),
         "rescale_factor": (not own.do_rescale or (_is_number(factor) and factor > 0), "above 0"),
         "image_mean": (not own.do_normalize or three(own.image_mean), "three numbers"),
@@ -404,14 +410,14 @@ def _check_processor(where: str, own: Any) -> None:
     for name, (fits, form) in right.items():
         if not fits:
             value = getattr(own, name)
-            if name.endswith("size"):
+            if name.endswith("size") and value is not None:
                 value = {side: length for side, length in dict(value).items() if length is not None}
             value = list(value) if isinstance(value, tuple) else value
             raise ModelError(f"{where}: {name}: got {short(repr(value), 80)}, must be {form}")
     if crops and own.do_resize:
         height, width = (own.size.shortest_edge or getattr(own.size, name) for name in ("height", "width"))
         crop = own.crop_size
-        if (height or 0) < (crop.height or 0) or (width or 0) < (crop.width or 0):
+        if height < crop.height or width < crop.width:
             raise ModelError(
                 f"{where}: size: frames of {height} x {width} pixels are smaller than crop_size "
                 f"({crop.height} x {crop.width}) and would get black borders: make size as large"

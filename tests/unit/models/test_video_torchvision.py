@@ -108,6 +108,11 @@ def test_s3d_learns_its_statistics_in_a_short_training() -> None:
             {},
             "model.config: rate: got 'fast', must be a positive",
         ),
+        (
+            {"architecture": "r3d_18", "frames": 8192},
+            {},
+            "frames: got 8192, must be a number of frames from 1 to 4,096",
+        ),
         ({"architecture": "r3d_18", "rate": 0}, {}, "rate: got 0, must be a positive number of frames per second"),
         ({"architecture": "r3d_18", "mean": [float("nan")] * 3}, {}, r"mean: got \[nan, nan, nan\], must be three"),
         ({"architecture": "r3d_18", "resize_size": [100]}, {}, r"resize_size: \[100\] is smaller than crop_size"),
