@@ -11,7 +11,9 @@ from datasets import Dataset, Features, Value
 from pipelines.data.video import clips
 from pipelines.data.video.clips import Clips, random_clip, span, starts, times
 from pipelines.errors import DataError
+from pipelines.tasks.video_classification import VideoClassification
 from tests.support import tiny_videos
+from tests.support.tiny_video_models import tiny
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,31 @@ def test_times_of_a_clip() -> None:
     assert times(1.0, 4, 2.0) == [0.125, 0.375, 0.625, 0.875], "shorter: spread over all of it"
     assert times(0.04, 2, 8.0, 0.0) == [0.01, 0.03]
     assert span(16, 8.0) == 2.0
+
+
+def row_of(id_: str, data: bytes) -> Any:
+    """A row with a video in bytes, as the task makes examples of it."""
+    task = VideoClassification()
+    task.labels, (_, task.family) = ["a"], tiny("r2plus1d")
+    return task.encode(Dataset.from_list([{"id": id_, "video": {"path": None, "bytes": data}, "label": "a"}]))
+
+
+@pytest.mark.parametrize("name", ["row 7", "5", "video"])
+def test_the_row_of_bytes_is_named(name: str) -> None:
+    """Also by an id that is in the message by chance, and without the number of a clip."""
+    examples = row_of(name, b"no video")
+    for read in (examples.__getitem__, examples.to_augment):
+        with pytest.raises(DataError, match=f"^{name}: video bytes: not a video that is read here"):
+            read(1)
+
+
+def test_the_row_of_bytes_with_damaged_frames_is_named(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(value: Any, times: Any) -> np.ndarray:
+        raise DataError("video bytes: damaged")
+
+    monkeypatch.setattr(clips, "read_frames", fail)
+    with pytest.raises(DataError, match=r"^damaged: video bytes: damaged"):
+        row_of("damaged", long.read_bytes())[1]
 
 
 def test_clips_are_spread_over_a_video() -> None:
@@ -115,27 +142,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for read in (examples.__getitem__, examples.to_augment):
         with pytest.raises(DataError, match=r"broken\.mp4: not a readable video"):
             read(1)
-
-
-def test_the_row_of_bytes_that_cannot_be_read_is_named() -> None:
-    """Also by an id that is in the message by chance, and without the number of a clip."""
     cell = {"path": None, "bytes": b"no video"}
-    for name in ("row 7", "5", "video"):
-        table = Dataset.from_list([{"id": name, "video": cell, "label": "a"}])
-        examples = Clips(table, ["a"], False, 4, 8.0, 2)
-        for read in (examples.__getitem__, examples.to_augment):
-            with pytest.raises(DataError, match=f"^{name}: video bytes: not a video that is read here"):
-                read(1)
-
-
-def test_the_row_of_bytes_with_damaged_frames_is_named(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(value: Any, times: Any) -> np.ndarray:
-        raise DataError("video bytes: damaged")
-
-    monkeypatch.setattr(clips, "read_frames", fail)
-    table = Dataset.from_list([{"id": "damaged", "video": {"path": None, "bytes": long.read_bytes()}, "label": "a"}])
-    with pytest.raises(DataError, match=r"^damaged: video bytes: damaged"):
-        Clips(table, ["a"], False, 4, 8.0, 2)[1]
+    table = Dataset.from_list([{"id": "row 7", "video": cell, "label": "a"}])
+    with pytest.raises(DataError, match="row 7: video bytes: not a video that is read here"):
+        Clips(table, ["a"], False, 4, 8.0, 1)[0]
 
 
 def test_workers_of_a_loader_read_clips(long: Path) -> None:
