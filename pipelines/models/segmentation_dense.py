@@ -114,7 +114,8 @@ def about(known: Sequence[str], labels: Sequence[str], pairs: Sequence[tuple[int
     named = short(missing[0], 40)
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
     if not pairs:
-        return f"new, because the model does not know the class {named!r}{more}"
+        knows = f"; it knows {short(', '.join(known[:5]), 100)}" if known else ""
+        return f"new, because the model does not know the class {named!r}{more}{knows}"
     return f"kept for {len(pairs)} classes that the model knows by name, new for {named!r}{more}"
 
 

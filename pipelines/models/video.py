@@ -40,7 +40,7 @@ class Family(Protocol):
         """
 
     def scaled(self, frames: "np.ndarray") -> "Tensor":
-        """The same for frames that have the network's own size already: only normalised."""
+        """The same for a part of each frame: resized to the network's size in the same way, without a cut."""
 
     def logits(self, model: "nn.Module", batch: dict[str, Any]) -> "Tensor":
         """[B, classes] float32 for a batch with `pixel_values` [B, T, 3, height, width], or with features."""

@@ -309,14 +309,15 @@ def _checked(given: Mapping[str, Any], own: bool, sizes: Mapping[str, int] | Non
     kind = config.get("architecture")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         near = suggest(kind, ARCHITECTURES) if isinstance(kind, str) else ""
-        known = ", ".join(ARCHITECTURES)
-        raise ModelError(f"architecture: got {short(repr(kind), 60)}{near}; video-features has {known}")
+        known = f"{' Networks' if near else '; networks'} for features are {', '.join(ARCHITECTURES)}"
+        raise ModelError(f"architecture: got {short(repr(kind), 60)}{near}{known}")
     usual = ARCHITECTURES[kind]
     takes = [*usual, *SHARED]
     unknown = [key for key in config if key not in (*takes, "model_type", "architecture", "id2label", "problem_type")]
     if own and unknown:
         name = short(str(unknown[0]))
-        raise ModelError(f"model.config: {kind} takes no {name}{suggest(name, takes)}. It takes {', '.join(takes)}")
+        near = suggest(name, takes) or "."
+        raise ModelError(f"model.config: {kind} takes no {name}{near} It takes {', '.join(takes)}")
     made: dict[str, Any] = {"architecture": kind, "features": _sizes(config.get("features"), sizes)}
     made["normalize"] = config.get("normalize", "l2")
     if made["normalize"] not in ("l2", "none"):

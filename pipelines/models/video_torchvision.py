@@ -14,6 +14,7 @@ three residual networks also take `layers` (blocks of each of the four stages) a
 64): `layers: [1, 1, 1, 1]` and `width: 16` train on a laptop.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ class Torchvision:
         from torchvision.transforms import functional as f
 
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        if frames.shape[1:3] != self.size:  # as the preset does; smooth frames would be another kind of input
+            pixels = f.resize(pixels, list(self.size), self.preset.interpolation, antialias=False)
         found: Tensor = f.normalize(f.convert_image_dtype(pixels, torch.float), self.preset.mean, self.preset.std)
         return found
 
@@ -96,11 +99,11 @@ def build(
     """A model for these classes. Raises ModelError."""
     tensors: dict[str, Tensor] | None = None
     if source.folder is not None:
-        given, tensors = folders.read_folder(source.folder)
+        given, tensors = folders.stated(source.folder, None), folders.read_folder(source.folder)[1]
     else:
         given = dict(source.config)
     known = folders.named_classes(given)
-    config = _checked(given, source.folder is None, frames, rate, image_size)
+    config = _checked(given, source.folder, frames, rate, image_size)
     config["problem_type"] = "multi_label_classification" if multi_label else "single_label_classification"
     if tensors is not None and not source.random:
         model = network(config, len(known))
@@ -115,9 +118,9 @@ def build(
 
 def load(folder: Path) -> tuple[nn.Module, Torchvision]:
     """A saved model, in eval mode. Raises ModelError."""
-    given, tensors = folders.read_folder(folder)
+    given, tensors = folders.stated(folder, None), folders.read_folder(folder)[1]
     labels = folders.named_classes(given)
-    config = _checked(given, False)
+    config = _checked(given, folder)
     config["problem_type"] = given.get("problem_type") or "single_label_classification"
     model = network(config, len(labels))
     segmentation_dense.fill(model, tensors, folder)
@@ -207,34 +210,33 @@ def _check_size(config: Mapping[str, Any]) -> None:
 
 def _checked(
     given: Mapping[str, Any],
-    own: bool,
+    folder: Path | None,
     frames: int | None = None,
     rate: float | None = None,
     image_size: int | None = None,
 ) -> dict[str, Any]:
-    """The complete configuration. One's `own`, of a recipe, has no key without an effect. Raises ModelError.
+    """The complete configuration. One of a recipe, without a folder, has no key without an effect. Raises ModelError.
 
     A configuration of the hub comes from a stranger. It may have keys of other programs.
     """
+    where = "model.config" if folder is None else f"{folder / 'config.json'}"
     kind = given.get("architecture")
     if not isinstance(kind, str) or kind not in CLIPS:
         near = suggest(kind, list(CLIPS)) if isinstance(kind, str) else ""
-        raise ModelError(
-            f"architecture: got {short(repr(kind), 60)}{near}; for videos torchvision has {', '.join(CLIPS)}"
-        )
+        known = f"{' For' if near else '; for'} videos torchvision has {', '.join(CLIPS)}"
+        raise ModelError(f"{where}: architecture: got {short(repr(kind), 60)}{near}{known}")
     takes = {"frames", "rate", *PRESET, *(("layers", "width") if kind in RESNETS else ())}
     unknown = [key for key in given if key not in takes | {"model_type", "architecture", "id2label"}]
-    if own and unknown:
+    if folder is None and unknown:
         name = short(str(unknown[0]))
-        raise ModelError(
-            f"model.config: {kind} takes no {name}{suggest(name, takes)}. It takes {', '.join(sorted(takes))}"
-        )
+        near = suggest(name, takes) or "."
+        raise ModelError(f"{where}: {kind} takes no {name}{near} It takes {', '.join(sorted(takes))}")
     preset = _weights(kind).transforms()
     config: dict[str, Any] = {"model_type": "torchvision", "architecture": kind}
     config |= dict(zip(("frames", "rate"), CLIPS[kind], strict=True))
     config |= {name: list(getattr(preset, name)) for name in PRESET}
     config |= {key: value for key, value in given.items() if key in takes and value is not None}
-    _check_values(config)
+    _check_values(where, config)
     if frames is not None:
         config["frames"] = frames
     if rate is not None:
@@ -259,16 +261,19 @@ def _weights(kind: str) -> Any:
     return found.DEFAULT
 
 
-def _check_values(config: Mapping[str, Any]) -> None:
+def _check_values(where: str, config: Mapping[str, Any]) -> None:
     def whole(value: Any, most: int) -> bool:
         return type(value) is int and 1 <= value <= most
 
     def numbers(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
+        return isinstance(value, list) and len(value) == 3 and all(number(one) for one in value)
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and math.isfinite(value)
 
     right = {
         "frames": whole(config["frames"], 4096),
-        "rate": type(config["rate"]) in (int, float) and 0 < config["rate"] <= 1000,
+        "rate": number(config["rate"]) and 0 < config["rate"] <= 1000,
         "resize_size": isinstance(config["resize_size"], list)
         and len(config["resize_size"]) in (1, 2)
         and all(whole(side, 4096) for side in config["resize_size"]),
@@ -286,15 +291,21 @@ def _check_values(config: Mapping[str, Any]) -> None:
         "width": "width" not in config or (whole(config["width"], 1024) and config["width"] % 4 == 0),
     }
     form = {
-        "frames": "a number of frames",
-        "rate": "frames per second",
-        "resize_size": "[shorter side] or [height, width] in pixels",
-        "crop_size": "[height, width] in pixels",
+        "frames": "a number of frames from 1 to 4,096",
+        "rate": "a positive number of frames per second, at most 1,000",
+        "resize_size": "[shorter side] or [height, width] in pixels, each from 1 to 4,096",
+        "crop_size": "[height, width] in pixels, each from 1 to 4,096",
         "mean": "three numbers",
         "std": "three positive numbers",
-        "layers": "four numbers of blocks",
-        "width": "a number of channels, divisible by 4",
+        "layers": "four numbers of blocks, each from 1 to 64",
+        "width": "a number of channels, divisible by 4, at most 1,024",
     }
     for name, fits in right.items():
         if not fits:
-            raise ModelError(f"{name}: got {short(repr(config[name]), 80)}, must be {form[name]}")
+            raise ModelError(f"{where}: {name}: got {short(repr(config[name]), 80)}, must be {form[name]}")
+    resized, crop = config["resize_size"], config["crop_size"]
+    if any(side < cut for side, cut in zip(resized * (3 - len(resized)), crop, strict=True)):
+        raise ModelError(
+            f"{where}: resize_size: {resized} is smaller than crop_size {crop}, so frames would get black borders: "
+            "make it as large"
+        )

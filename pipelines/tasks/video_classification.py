@@ -183,7 +183,7 @@ class VideoClassification(Task):
         if self.options.augment == "clip":
             return {**example, "pixels": self.family.pixels(frames)}
         mirror = self.options.augment == "crop-flip"
-        return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, self.family.size, rng, mirror))}
+        return {**example, "pixels": self.family.scaled(augment.crop_flip(frames, rng, mirror))}
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         import torch

@@ -11,24 +11,18 @@ SCALE = (0.35, 1.0)  # of the area; see pipelines.data.image.augment.random_crop
 TRIES = 10
 
 
-def crop_flip(frames: "np.ndarray", size: tuple[int, int], rng: Random, mirror: bool = True) -> "np.ndarray":
-    """A random part of uint8 [frames, height, width, 3], resized to `size` (height, width).
+def crop_flip(frames: "np.ndarray", rng: Random, mirror: bool = True) -> "np.ndarray":
+    """A random part of uint8 [frames, height, width, 3]. The family of the network resizes it.
 
     It is mirrored in half of the cases. Part and mirror are the same for all frames, because a class may be a movement.
     With `mirror` off none is mirrored, for classes such as "to the left".
     """
     import numpy as np
-    from PIL import Image
 
     left, top, wide, high = _part(frames.shape[2], frames.shape[1], rng)
     flipped = rng.random() < 0.5 and mirror
-    out = np.empty((len(frames), *size, 3), np.uint8)
-    box = (left, top, left + wide, top + high)
-    for place, frame in enumerate(frames):
-        part = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
-        pixels = np.asarray(part)
-        out[place] = pixels[:, ::-1] if flipped else pixels
-    return out
+    part = frames[:, top : top + high, left : left + wide]
+    return np.ascontiguousarray(part[:, :, ::-1] if flipped else part)
 
 
 def _part(width: int, height: int, rng: Random) -> tuple[int, int, int, int]:

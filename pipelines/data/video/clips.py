@@ -29,9 +29,9 @@ def span(frames: int, rate: float) -> float:
     return frames / rate
 
 
-def starts(seconds: float, span: float, clips: int) -> list[float]:
-    """The starts of `clips` clips that are spread evenly over a video; a single one is in the middle."""
-    room = max(0.0, seconds - span)
+def starts(seconds: float, length: float, clips: int) -> list[float]:
+    """The starts of `clips` clips of this length, spread evenly over a video; a single one is in the middle."""
+    room = max(0.0, seconds - length)
     return [room / 2] if clips == 1 else [room * place / (clips - 1) for place in range(clips)]
 
 
@@ -86,7 +86,7 @@ class Clips(Encoding):
         try:
             example["pixels"] = self.read(read_frames(video, times(seconds, self.frames, self.rate, start)))
         except DataError as error:
-            raise _named(example["id"], error) from None
+            raise _named(self.rows["id"][example["row"]], video, error) from None
         return example
 
     def training(self) -> "Clips":
@@ -110,7 +110,7 @@ class Clips(Encoding):
         try:
             seconds = header(row["video"]).seconds
         except DataError as error:
-            raise _named(row["id"], error) from None
+            raise _named(row["id"], row["video"], error) from None
         target = torch.zeros(len(self.number_of))
         for part in self._parts(row["label"]):
             if part in self.number_of:  # a label that the model does not know counts as an error when scored
@@ -121,6 +121,7 @@ class Clips(Encoding):
         return example, seconds
 
 
-def _named(id_: str, error: DataError) -> DataError:
-    """The error with the row's name, if it does not hold it."""
-    return error if id_.partition("#")[0] in str(error) else DataError(f"{id_}: {error}")
+def _named(id_: str, video: Any, error: DataError) -> DataError:
+    """The error with the row's name, unless it begins with the path of a file."""
+    path = video["path"]
+    return error if path and str(error).startswith(path) else DataError(f"{id_}: {error}")

@@ -33,6 +33,7 @@ ROUNDING = 0.001  # seconds by which a frame may begin after a time and still be
 SLACK = 0.5  # seconds that a part may end after its video: lists say full seconds
 CUT_OFF = 0.5  # seconds that a file of one track may end before its header says
 NEAR = 3.0  # seconds before the end that a header states, where the search for the last frame begins
+KEPT = 4096  # files whose lengths are kept
 EXTRA = "video"
 SUFFIXES = "mp4, mov, webm, mkv, avi, gif, mpg, ts, 3gp, flv, ogv, wmv"
 STRIP, GAP = 6, 2  # frames of a strip, and pixels between them
@@ -266,10 +267,10 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 def _extent(name: str, value: Any) -> _Extent:
-    """Where the frames of the complete file are. That of a file is kept until the file changes."""
+    """Where the frames of the complete file are. It is kept, that of a file until the file changes."""
     source = source_of(name, value, "video")
     if isinstance(source, io.BytesIO):
-        return _measured(name, value)
+        return _of_bytes(name, value)
     status = os.stat(source)
     try:
         return _of_file(os.path.abspath(source), status.st_size, status.st_mtime_ns)
@@ -277,9 +278,24 @@ def _extent(name: str, value: Any) -> _Extent:
         raise DataError(f"{name}{str(error).removeprefix(os.path.abspath(source))}") from None
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=KEPT)
 def _of_file(path: str, size: int, changed: int) -> _Extent:
     return _measured(path, {"path": path, "bytes": None})
+
+
+_known: dict[tuple[int, int], _Extent] = {}  # by length and hash of the bytes, which Python computes once
+
+
+def _of_bytes(name: str, value: Any) -> _Extent:
+    data = value["bytes"] if isinstance(value, dict) else value
+    key = len(data), hash(bytes(data))  # bytes(...) copies nothing of bytes
+    found = _known.get(key)
+    if found is None:
+        found = _measured(name, value)
+        if len(_known) >= KEPT:
+            _known.clear()
+        _known[key] = found
+    return found
 
 
 def _measured(name: str, value: Any) -> _Extent:

@@ -1,6 +1,7 @@
 """Video classifiers of all families: folders, positions, classes known by name, frames as libraries prepare them."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,15 @@ from tests.support.tiny_video_models import KINDS, LABELS, SIDE, answers_of, bat
 OFTEN = ("videomae", "vjepa2", "r2plus1d")  # the others run later
 EACH = [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.integration) for kind in KINDS]
 TRANSFORMERS = ["videomae", "timesformer", "vivit", "vjepa2"]
+
+
+@pytest.fixture(scope="module")
+def videomae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder("videomae", tmp_path_factory.mktemp("videomae"))
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def vary(model: Any) -> None:
@@ -57,6 +67,14 @@ def test_classes_keep_their_rows_by_name(kind: str, tmp_path: Path) -> None:
     assert other.labels == order
     torch.testing.assert_close(answers_of(again, other, given), expected[:, [3, 1]])
     assert "kept" in again.about_head  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", ["videomae", "r2plus1d"])
+def test_a_new_head_names_what_the_model_knows(kind: str, tmp_path: Path) -> None:
+    model, _ = video.build(Weights(folder(kind, tmp_path)), ["cat", "dog"])
+    assert model.about_head == (
+        "new, because the model does not know the class 'cat' and 1 more; it knows down, left, right, up"
+    )
 
 
 @pytest.mark.parametrize("kind", EACH)
@@ -120,7 +138,6 @@ def test_frames_are_prepared_as_by_the_processor(kind: str, shape: tuple[int, in
     frames = clip(1, 8, *shape)
     (expected,) = processor(list(frames), return_tensors="pt").values()
     torch.testing.assert_close(family.pixels(frames), expected[0], rtol=0, atol=1e-6)
-    assert (processor.fps, processor.num_frames) == (family.rate, 8)
     ready = clip(2, 8, SIDE, SIDE)
     (expected,) = processor(list(ready), do_resize=False, do_center_crop=False, return_tensors="pt").values()
     torch.testing.assert_close(family.scaled(ready), expected[0], rtol=0, atol=1e-6)
@@ -152,6 +169,32 @@ def expected_std(weights: Any) -> float:
     return float(weights.transforms().std[0])
 
 
+def test_the_library_chooses_frames_of_a_saved_model(tmp_path: Path) -> None:
+    """Its pipelines call a processor so: it refuses a number of frames where it holds frames per second."""
+    from transformers import AutoVideoProcessor
+    from transformers.video_utils import VideoMetadata
+
+    folder("videomae", tmp_path, rate=5.0)
+    processor = AutoVideoProcessor.from_pretrained(tmp_path)
+    about = VideoMetadata(total_num_frames=40, fps=25.0)
+    frames = torch.from_numpy(clip(frames=40)).permute(0, 3, 1, 2)
+    (found,) = processor(
+        frames, num_frames=8, do_sample_frames=True, video_metadata=about, return_tensors="pt"
+    ).values()
+    assert found.shape == (1, 8, 3, SIDE, SIDE)
+    _, family = video.load(tmp_path)
+    assert (family.rate, family.frames) == (5.0, 8)
+    assert json.loads((tmp_path / "config.json").read_text())["frame_rate"] == 5.0
+
+
+def test_a_processor_states_the_rate(tmp_path: Path) -> None:
+    folder("videomae", tmp_path)
+    change(tmp_path / "config.json", frame_rate=None)
+    change(tmp_path / "video_preprocessor_config.json", fps=3)
+    assert video.load(tmp_path)[1].rate == 3.0
+    assert video.build(Weights(tmp_path), LABELS, rate=4.0)[1].rate == 4.0
+
+
 @pytest.mark.parametrize("kind", TRANSFORMERS)
 def test_an_old_processor_is_read(kind: str, tmp_path: Path) -> None:
     """The hub's VideoMAE, TimeSformer and ViViT have one for images: preprocessor_config.json."""
@@ -159,6 +202,7 @@ def test_an_old_processor_is_read(kind: str, tmp_path: Path) -> None:
     family.save(model, tmp_path)
     stated = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
     (tmp_path / "video_preprocessor_config.json").unlink()
+    change(tmp_path / "config.json", frame_rate=None)
     kept = ("size", "crop_size", "do_resize", "do_center_crop", "do_normalize", "image_mean", "image_std")
     old = {
         key: {k: v for k, v in value.items() if v} if isinstance(value := stated[key], dict) else value for key in kept
@@ -279,12 +323,65 @@ def test_a_folder_without_a_processor_is_refused(tmp_path: Path) -> None:
     folder("videomae", tmp_path)
     path = tmp_path / "video_preprocessor_config.json"
     stated = json.loads(path.read_text())
-    path.write_text(json.dumps(stated | {"fps": "fast"}))
-    with pytest.raises(ModelError, match="video processor"):
-        video.load(tmp_path)
     path.write_text(json.dumps(stated | {"crop_size": {"height": 48, "width": 48}, "size": {"shortest_edge": 48}}))
     with pytest.raises(ModelError, match=r"gives frames of 48 x 48, and its config\.json takes 32 x 32"):
         video.load(tmp_path)
     path.unlink()
     with pytest.raises(ModelError, match=r"no video_preprocessor_config\.json or preprocessor_config\.json"):
+        video.load(tmp_path)
+
+
+CONFIG, PROCESSOR = "config.json", "video_preprocessor_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        (CONFIG, {"num_frames": 10**7}, "num_frames: got 10000000, must be a number without decimals from 1 to 4,096"),
+        (CONFIG, {"image_size": 10**6}, "image_size: got 1000000"),
+        (CONFIG, {"image_size": [32, 10**6]}, r"image_size: got \[32, 1000000\]"),
+        (CONFIG, {"patch_size": 10**6}, "patch_size: got"),
+        (CONFIG, {"tubelet_size": 10**6}, "tubelet_size: got"),
+        (CONFIG, {"hidden_size": 10**6}, "hidden_size: got"),
+        (CONFIG, {"num_hidden_layers": 10**6}, "num_hidden_layers: got"),
+        (CONFIG, {"hidden_size": 16384, "num_hidden_layers": 200}, "more than 4.3 billion weights"),
+        (
+            CONFIG,
+            {"num_frames": 4096, "image_size": 4096},
+            "4,096 frames of 4096 x 4096 pixels are 536,870,912",
+        ),
+        (CONFIG, {"frame_rate": True}, "frame_rate: got True, must be a positive number of frames per second"),
+        (CONFIG, {"frame_rate": float("nan")}, "frame_rate: got nan"),
+        (
+            PROCESSOR,
+            {"size": {"shortest_edge": 100_000}},
+            r"size: got .*100000.*, must be sides from 1 to 4,096",
+        ),
+        (PROCESSOR, {"size": {"shortest_edge": 20}}, "size: frames of 20 x 20 pixels are smaller than crop_size"),
+        (PROCESSOR, {"crop_size": {"height": 5000, "width": 5000}}, "crop_size: got .*5000"),
+        (PROCESSOR, {"size": None}, "size: got None"),
+        (PROCESSOR, {"crop_size": None}, "crop_size: got None"),
+        (PROCESSOR, {"do_resize": False, "do_center_crop": False}, "does not give frames one size: set do_resize"),
+        (PROCESSOR, {"video_processor_type": "Qwen2VLVideoProcessor"}, "frames cannot be prepared by it"),
+        (PROCESSOR, {"resample": 99}, "resample: got 99, must be 0, 1, 2 or 3"),
+        (PROCESSOR, {"fps": True}, "fps: got True, must be a positive number of frames per second"),
+        (PROCESSOR, {"fps": "fast"}, "video processor|fps"),
+        (PROCESSOR, {"image_std": [0, 1, 1]}, r"image_std: got \[0, 1, 1\], must be three positive numbers"),
+        (PROCESSOR, {"image_mean": [0.5]}, r"image_mean: got \[0.5\], must be three numbers"),
+        (PROCESSOR, {"image_mean": [float("nan")] * 3}, r"image_mean: got \[nan, nan, nan\]"),
+        (PROCESSOR, {"rescale_factor": 0}, "rescale_factor: got 0, must be above 0"),
+    ],
+)
+def test_damaged_folders(videomae: Path, file: str, values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    for path in videomae.iterdir():
+        shutil.copy(path, tmp_path)
+    change(tmp_path / file, **values)
+    with pytest.raises(ModelError, match=f"{tmp_path.name}.*({message})"):
+        video.load(tmp_path)
+
+
+def test_a_long_clip_of_v_jepa_is_refused(tmp_path: Path) -> None:
+    folder("vjepa2", tmp_path)
+    change(tmp_path / CONFIG, frames_per_clip=8192)
+    with pytest.raises(ModelError, match=r"config\.json: frames_per_clip: got 8192, must be .* to 4,096"):
         video.load(tmp_path)

@@ -96,13 +96,26 @@ def test_s3d_learns_its_statistics_in_a_short_training() -> None:
     ("config", "options", "message"),
     [
         ({}, {}, "architecture: got None; for videos torchvision has r3d_18"),
-        ({"architecture": "r3d_81"}, {}, "got 'r3d_81'.*did you mean 'r3d_18'"),
-        ({"architecture": "s3d", "width": 8}, {}, "model.config: s3d takes no width"),
+        ({"architecture": "r3d_81"}, {}, r"got 'r3d_81': did you mean 'r3d_18'\? For videos torchvision has r3d_18"),
+        ({"architecture": "s3d", "width": 8}, {}, r"model.config: s3d takes no width\. It takes crop_size"),
+        ({"architecture": "s3d", "frame": 8}, {}, r"takes no frame: did you mean 'frames'\? It takes crop_size"),
         ({"architecture": "r3d_18", "dropout": 1}, {}, "takes no dropout.*It takes crop_size, frames, layers"),
         ({"architecture": "r3d_18", "width": 7}, {}, "width: got 7, must be a number of channels, divisible by 4"),
         ({"architecture": "r3d_18", "layers": [1, 1]}, {}, r"layers: got \[1, 1\], must be four numbers"),
         ({"architecture": "r3d_18", "std": [0, 1, 1]}, {}, "std: got .*three positive"),
-        ({"architecture": "r3d_18", "rate": "fast"}, {}, "rate: got 'fast', must be frames per second"),
+        (
+            {"architecture": "r3d_18", "rate": "fast"},
+            {},
+            "model.config: rate: got 'fast', must be a positive",
+        ),
+        (
+            {"architecture": "r3d_18", "frames": 8192},
+            {},
+            "frames: got 8192, must be a number of frames from 1 to 4,096",
+        ),
+        ({"architecture": "r3d_18", "rate": 0}, {}, "rate: got 0, must be a positive number of frames per second"),
+        ({"architecture": "r3d_18", "mean": [float("nan")] * 3}, {}, r"mean: got \[nan, nan, nan\], must be three"),
+        ({"architecture": "r3d_18", "resize_size": [100]}, {}, r"resize_size: \[100\] is smaller than crop_size"),
         ({"architecture": "mvit_v2_s"}, {"frames": 8}, "takes 16 frames of 224 x 224 pixels only, got 8 of 224 x 224"),
         ({"architecture": "mvit_v1_b"}, {"image_size": 112}, "pixels only, got 16 of 112 x 112"),
         ({"architecture": "s3d"}, {"image_size": 112}, "s3d cannot take 128 frames of 112 x 112 pixels: give more"),
@@ -119,3 +132,12 @@ def test_another_size_of_frames(size: int | None, resized: list[int]) -> None:
     assert family.config["resize_size"] == resized
     _, family = built({"architecture": "r2plus1d_18"}, image_size=56)
     assert (family.config["resize_size"], family.size) == ([64, 86], (56, 56))
+
+
+def test_numbers_of_a_file_are_named(tmp_path: Path) -> None:
+    model, family = tiny("r2plus1d")
+    family.save(model, tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mean": [float("nan")] * 3}))
+    with pytest.raises(ModelError, match=r"config\.json: mean: got \[nan, nan, nan\], must be three numbers"):
+        video.load(tmp_path)

@@ -12,7 +12,9 @@ from datasets import Dataset, Features, Value
 from pipelines.data.video import clips
 from pipelines.data.video.clips import Clips, random_clip, span, starts, times
 from pipelines.errors import DataError
+from pipelines.tasks.video_classification import VideoClassification
 from tests.support import tiny_videos
+from tests.support.tiny_video_models import tiny
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,31 @@ def test_times_of_a_clip() -> None:
     assert times(1.0, 4, 2.0) == [0.125, 0.375, 0.625, 0.875], "shorter: spread over all of it"
     assert times(0.04, 2, 8.0, 0.0) == [0.01, 0.03]
     assert span(16, 8.0) == 2.0
+
+
+def row_of(id_: str, data: bytes) -> Any:
+    """A row with a video in bytes, as the task makes examples of it."""
+    task = VideoClassification()
+    task.labels, (_, task.family) = ["a"], tiny("r2plus1d")
+    return task.encode(Dataset.from_list([{"id": id_, "video": {"path": None, "bytes": data}, "label": "a"}]))
+
+
+@pytest.mark.parametrize("name", ["row 7", "5", "video"])
+def test_the_row_of_bytes_is_named(name: str) -> None:
+    """Also by an id that is in the message by chance, and without the number of a clip."""
+    examples = row_of(name, b"no video")
+    for read in (examples.__getitem__, examples.to_augment):
+        with pytest.raises(DataError, match=f"^{name}: video bytes: not a video that is read here"):
+            read(1)
+
+
+def test_the_row_of_bytes_with_damaged_frames_is_named(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(value: Any, times: Any) -> np.ndarray:
+        raise DataError("video bytes: damaged")
+
+    monkeypatch.setattr(clips, "read_frames", fail)
+    with pytest.raises(DataError, match=r"^damaged: video bytes: damaged"):
+        row_of("damaged", long.read_bytes())[1]
 
 
 def test_clips_are_spread_over_a_video() -> None:

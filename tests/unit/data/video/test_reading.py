@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data import containers
 from pipelines.data.video import reading, tracks
 from pipelines.data.video.reading import Header, header, poster, read_frames
 from pipelines.errors import DataError
@@ -309,3 +310,22 @@ def test_without_pyav_the_error_says_what_to_do(files: Callable[..., Path], monk
 
 def test_the_header_says_what_a_video_is_like(files: Callable[..., Path]) -> None:
     assert header(files("mp4")) == Header(3.6, 90, 25.0, 64, 48, "mp4")
+
+
+def test_bytes_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one.mp4"
+    tiny_videos.write(path, 13)
+    expected = read_frames(path, [0.2])
+    opened: list[object] = []
+    own = containers.opened
+
+    def count(source: object, *more: str, **options: str) -> object:
+        opened.append(source)
+        return own(source, *more, **options)
+
+    monkeypatch.setattr(containers, "opened", count)
+    data = path.read_bytes()
+    for value in (data, bytearray(data), {"path": None, "bytes": data}, {"path": "a.mp4", "bytes": data}):
+        assert header(value).seconds == pytest.approx(13 / 25)
+        assert np.array_equal(read_frames(value, [0.2]), expected)
+    assert len(opened) == 1 + 4, "once for the length, and each time for the frames"
