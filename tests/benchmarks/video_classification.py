@@ -40,7 +40,8 @@ USUAL = {"config": TINY, "frames": 16, "rate": 7.5, "batch": 8, "epochs": 1, "ro
 CASES: dict[str, dict[str, Any]] = {
     "VideoMAE-Ti, 112 px, all trains, bf16": {},
     "VideoMAE-Ti, 112 px, all trains, fp32": {"bf16": False},
-    "VideoMAE-Ti, 112 px, trunk frozen, 10 epochs": {"frozen": True, "epochs": 10, "rows": 48, "bf16": False},
+    "VideoMAE-Ti, 112 px, trunk frozen, 10 epochs, bf16": {"frozen": True, "epochs": 10, "rows": 48},
+    "VideoMAE-Ti, 112 px, trunk frozen, 10 epochs, fp32": {"frozen": True, "epochs": 10, "rows": 48, "bf16": False},
 }
 
 

@@ -29,7 +29,7 @@ WANTED = 20_000  # videos per second
 def enlarged(shards: Path, folder: Path, times: int) -> int:
     """Write the records `times` times, with other ids. Returns their number."""
     count = 0
-    for path in sorted(shards.glob("*.tfrecord")):
+    for path in sorted(shards.rglob("*.tfrecord")):
         read = [tfrecord.parse(data) for _, data in tfrecord.records(path) if isinstance(data, bytes)]
         for again in range(times):
             records = []

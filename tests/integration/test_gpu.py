@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +123,8 @@ def close(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(close(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, float):
         return one == pytest.approx(other, rel=1e-3, abs=1e-3)
+    if isinstance(one, np.ndarray):
+        return bool(np.allclose(one, other, rtol=1e-3, atol=1e-3))
     return bool(one == other)
 
 
