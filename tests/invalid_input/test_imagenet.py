@@ -88,9 +88,9 @@ ERRORS: dict[str, tuple[str, Change, str]] = {
         lambda folder: (folder / TOP / "train/n99999999").mkdir(),
         r"n99999999 is no class of LOC_synset_mapping.txt: take it out",
     ),
-    "solution of an unknown synset": (
+    "class of no name": (
         "kaggle",
-        added("LOC_val_solution.csv", "x,n99999999 1 2 3 4\n"),
+        lambda folder: tiny.picture(folder / "ILSVRC/Data/CLS-LOC/train/n99999999/1.JPEG", 0),
         r"n99999999 is no class of LOC_synset_mapping.txt",
     ),
     "solution without a synset": ("kaggle", added("LOC_val_solution.csv", "x,7\n"), r"'7' does not begin with a syn"),
@@ -161,6 +161,8 @@ def test_folders_that_are_no_synsets_are_counted(tmp_path: Path) -> None:
     folder = tiny.tree(tmp_path, "plain")
     tiny.picture(folder / "train/more/1.jpg", 0)
     tiny.picture(folder / "train/2.jpg", 0)
-    splits = load(folder)
+    splits = load_splits(
+        DataSection(id=str(folder), format="imagenet", test="validation"), DataSpec(("image", "label"))
+    )
     assert splits.ignored == {"files in folders that are not called by a synset": 1}
     assert [why.rpartition(": ")[2] for _, why in splits.skipped["train"]] == ["in no class folder"]

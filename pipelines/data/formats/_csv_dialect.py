@@ -176,16 +176,17 @@ def _quoted(text: Lines) -> bool:
         return _as_written(count, text)
     width = len(next(_records(text, "\t"), (1, list[str]()))[1])
     wrong = sum(len(cells) != width for _, cells in _records(text, "\t"))
-    # lines that are part of a cell: whether each of them would be a row by itself
+    # lines that are part of a cell: whether each of them, and the line that opens the cell, would be a row by itself
     others = inside = 0
     starts = (number for number, _ in _records(text, "\t"))
-    start = next(starts, None)
+    start, opens = next(starts, None), False
     for number, line in enumerate(text.read(), 1):
+        fits = line.count("\t") + 1 == columns
         if number == start:
-            start = next(starts, None)
+            start, opens = next(starts, None), fits
         elif line.strip():
             others += 1
-            inside += line.count("\t") + 1 == columns
+            inside += opens and fits
     return wrong < bad and inside * 2 <= others
 
 

@@ -76,7 +76,7 @@ def test_frames_and_arrays(uploads: Path) -> None:
     ("name", "data", "words"),
     [
         ("x.txt", b"", "features are read from .tfrecord, .npy and .npz files"),
-        ("x.tfrecord", b"", "no record"),
+        ("x.tfrecord", b"", "empty"),
         ("x.tfrecord", b"no record at all", "no TFRecord file"),
         ("x.tfrecord", tiny_tfrecords.framed(b"abc")[:-2], "cut off"),
         (

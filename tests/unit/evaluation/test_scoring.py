@@ -37,6 +37,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Answers:
     """The parts of a task that scores need."""
 
+    data = DataSpec(("image", "label"))
+
     def statistics(self, records: Any, rows: Any) -> Statistics:
         return classification.statistics(records, ["cat", "dog"])
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.config.recipe import DataSection
@@ -95,6 +95,8 @@ ROWS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=8)
 
 @PROPERTY
 @given(rows=ROWS, quoting=QUOTING, end=st.sampled_from(["\n", "\r\n"]))
+@example(rows=[("0\n\t", "")], quoting=csv.QUOTE_ALL, end="\n")
+@example(rows=[("0\n\t", "")], quoting=csv.QUOTE_MINIMAL, end="\n")
 def test_every_form_holds_the_same_rows(rows: list[tuple[str, str]], quoting: Any, end: str, tmp_path: Path) -> None:
     """The tables as csv.writer and pandas write them, as JSON and as parquet."""
     # a tab-separated table of blank cells alone reads as well without quoting
