@@ -82,30 +82,10 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
         if places.looks_local(section.id):
             raise DataError(f"data.id: no such file or folder: {section.id}{did_you_mean(section.id)}")
         return importlib.import_module("pipelines.data.formats.hub")
-    # photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first
-    masks, videos = "mask" in columns, "video" in columns
-    first = MASKS if masks else VIDEOS if videos else (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
-    if "features" in columns:  # a folder of videos has none, and its error says so
-        first = ("youtube8m", "table", "videofolder", *first)
-    elif not columns or videos:
-        first = ("youtube8m", *first)
-    if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
-        first = ("imagenet", *first)
-    # other tasks read the same files as something else
-    left_out = (*(VIDEOS if columns and not videos else ()), *(() if "imagenet" in first else ("imagenet",)))
-    for name in (*first, *(name for name in names if name not in (*first, *left_out))):
+    for name in _asked(names, columns):
         module = importlib.import_module(f"pipelines.data.formats.{name}")
         try:
-            found_here = (
-                module.has_masks(path)
-                if masks and name in MASKS
-                else module.has_videos(path)
-                if name == "videofolder" and (videos or "features" in columns)
-                else module.has_shards(path)
-                if "features" in columns and name == "youtube8m"
-                else module.detect(path)
-            )
-            if found_here:
+            if _recognises(module, name, path, columns):
                 return module
         except OSError as error:
             raise DataError(
@@ -119,6 +99,37 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
         "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, "
         "or a Wikipedia dump"
     )
+
+
+def _asked(names: list[str], columns: Collection[str]) -> list[str]:
+    """The formats that may read data for a task with these columns, in the order in which they are asked.
+
+    Photos with boxes or masks are also folders of photos, or tables: what says more about them is asked first.
+    """
+    videos = "video" in columns
+    first: tuple[str, ...] = (*sorted(BOXES), *ONLY_MASKS, *(() if columns else VIDEOS))
+    if "mask" in columns or videos:
+        first = MASKS if "mask" in columns else VIDEOS
+    if "features" in columns:  # a folder of videos has none, and its error says so
+        first = ("youtube8m", "table", "videofolder", *first)
+    elif not columns or videos:
+        first = ("youtube8m", *first)
+    if set(columns) <= {"image", "label"}:  # the tree has nothing else; captions, for example, stand in lists
+        first = ("imagenet", *first)
+    # other tasks read the same files as something else
+    left_out = (*(VIDEOS if columns and not videos else ()), *(() if "imagenet" in first else ("imagenet",)))
+    return [*first, *(name for name in names if name not in (*first, *left_out))]
+
+
+def _recognises(module: Any, name: str, path: Path, columns: Collection[str]) -> bool:
+    """Whether a format reads these files, for a task with these columns: what it needs decides on mixed folders."""
+    if "mask" in columns and name in MASKS:
+        return bool(module.has_masks(path))
+    if name == "videofolder" and ("video" in columns or "features" in columns):
+        return bool(module.has_videos(path))
+    if name == "youtube8m" and "features" in columns:
+        return bool(module.has_shards(path))
+    return bool(module.detect(path))
 
 
 def _of_layout(kind: Any, section: DataSection, needs: DataSpec) -> Source:

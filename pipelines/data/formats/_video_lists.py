@@ -44,6 +44,18 @@ def listed_name(name: str) -> str:
     return name[: -len(suffix)] if suffix in VIDEO.suffixes else name
 
 
+def called(path: Path, form: re.Pattern[str]) -> bool:
+    """Whether most videos of a folder have names of this form."""
+    first = some(path) if path.is_dir() else []
+    return sum(form.fullmatch(file.name) is not None for file in first) * 2 > len(first)
+
+
+def columns(path: Path, listed: bool) -> dict[str, str]:
+    """The columns of videos with groups, which lists or class folders name, with their kinds. Raises DataError."""
+    found = {"label": "label"} if listed else _class_folders.columns(path, VIDEO)
+    return {"video": "video", **found, "group": "text"}
+
+
 def some(path: Path) -> list[Path]:
     """The first videos in a folder, which tell whose names they have; empty if there are as many images or recordings.
 

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import SPLIT_NAMES, folders
-from pipelines.data.formats import _audio_lists, _class_folders, _video_lists
-from pipelines.data.media import VIDEO
+from pipelines.data.formats import _audio_lists, _video_lists
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
@@ -32,14 +31,12 @@ _LISTS = ("ucftraintestlist", "traintestlist")
 
 def detect(path: Path) -> bool:
     """Whether most videos of a folder have names of UCF101, v_<Class>_gGG_cCC.avi."""
-    some = _video_lists.some(path) if path.is_dir() else []
-    return sum(_NAME.fullmatch(file.name) is not None for file in some) * 2 > len(some)
+    return _video_lists.called(path, _NAME)
 
 
 def columns(path: Path) -> dict[str, str]:
     """The columns of such data, with their kinds. Raises DataError."""
-    found = {"label": "label"} if _lists(path) else _class_folders.columns(path, VIDEO)
-    return {"video": "video", **found, "group": "text"}
+    return _video_lists.columns(path, bool(_lists(path)))
 
 
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
