@@ -1,0 +1,29 @@
+"""FeatureSet: how a row becomes numbers for a classical learner."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of rows, in two parts: `read` learns nothing, and `steps` learn from the training rows alone.
+
+    So `read` is computed once per row, and every learner, setting and number of training rows uses what it returned.
+    """
+
+    name: str
+    """For people: "HOG", "colour histogram", "TF-IDF of words"."""
+    read: "Callable[[Dataset], Any]"
+    """Rows -> one entry per row, in their order: an array [rows, numbers], or a list (of texts, of descriptors)."""
+    steps: Callable[[int], list[tuple[str, Any]]]
+    """Seed -> the first steps of a scikit-learn pipeline, which turn these entries into numbers."""
+    learners: tuple[str, ...]
+    """The keys of pipelines.baselines.learners.LEARNERS that are tried on them."""
+    learned: bool = False
+    """Whether they come from a pretrained network. Its scores are reported apart from those of hand-made features."""
+    about: str = ""
+    """What they measure and their source, for the report: one sentence."""
