@@ -14,6 +14,7 @@ and STEPS forward and backward passes for the gradients.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pipelines.errors import ModelError
@@ -238,7 +239,7 @@ def over_time(
     count = min(stretches, filled)
     edges = np.linspace(0, filled, count + 1).round().astype(int).tolist()
     cells = torch.full((length,), -1)
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         cells[start:end] = number
     cells = cells.reshape([length if place == axis else 1 for place in range(1, inputs.ndim)])
 
@@ -246,7 +247,7 @@ def over_time(
         there = torch.stack([cells == number for number in several]).to(inputs.device)
         return logits(torch.where(there, hidden, inputs))
 
-    places = tuple((start / filled, end / filled) for start, end in zip(edges, edges[1:], strict=False))
+    places = tuple((start / filled, end / filled) for start, end in pairwise(edges))
     return Parts(inputs, empty, cells, logits, (count,), range(count), without, np.asarray, places)
 
 
