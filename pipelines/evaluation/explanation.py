@@ -72,8 +72,9 @@ def explain(run: str | Path) -> dict[str, Any]:
 def _with_maps(loaded: "Loaded", records: "list[Record]", rows: Any, progress: Progress) -> mistakes.Mistakes | None:
     assert loaded.recipe is not None
     source = loaded.recipe.data.id
-    left = SHOWN
-    with progress.item("heat maps", SHOWN) as bar:
+    spec = loaded.task.mistakes
+    left = min(SHOWN, sum(spec.rank(record) is not None for record in records)) if spec else 0
+    with progress.item("heat maps", left) as bar:
 
         def explained(one: Mistake, record: "Record", row: Mapping[str, Any]) -> Mistake:
             nonlocal left

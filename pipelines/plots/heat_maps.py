@@ -26,11 +26,9 @@ def over(picture: "Image", values: np.ndarray, side: int = 224) -> "Image":
     grey = np.asarray(picture.resize(size, Image.Resampling.BICUBIC).convert("L"), dtype=np.float32)[..., None]
     share = _share(values)
     way = Image.Resampling.BICUBIC if min(share.shape) > 1 else Image.Resampling.NEAREST
-    smooth = Image.fromarray(share).resize(
-        size, Image.Resampling.BICUBIC if min(share.shape) > 1 else Image.Resampling.NEAREST
-    )
+    smooth = Image.fromarray(share).resize(size, way)
     level = np.clip(np.asarray(smooth), -1, 1)[..., None]
-    colour = np.where(level > 0, np.float32(SUPPORTS), np.float32(AGAINST))
+    colour = np.where(level > 0, np.array(SUPPORTS), np.array(AGAINST))
     opacity = STRONGEST * np.abs(level)
     return Image.fromarray((grey * (1 - opacity) + colour * opacity).clip(0, 255).astype(np.uint8))
 
