@@ -30,7 +30,6 @@ def explained(
     """The map of the first answer by a method of `choice`, and the parts of the row. Raises DataError, ModelError."""
     task: Any = loaded.task
     read = task.parts(loaded.model, row)
-    # a visitor may send anything as the method
     name = "integrated gradients" if method == GRADIENTS else "occlusion"
     return attribution.map_of(read, name, task.data.label_kind, tick=tick), read
 
