@@ -95,7 +95,7 @@ def heat_map(
 def map_of(
     parts: Parts,
     method: str,
-    kind: str,
+    kind: str | None,
     *,
     number: int | None = None,
     tick: Callable[[int, int], Any] | None = None,
@@ -116,7 +116,7 @@ def map_of(
     return Map(method, values, parts.places, number, whole)
 
 
-def log_odds(logits: "Tensor", number: int, kind: str) -> "Tensor":
+def log_odds(logits: "Tensor", number: int, kind: str | None) -> "Tensor":
     """[n, classes] -> [n]: the log-odds of a class against all others, or the number of a regression.
 
     A confident probability stays near 1 when a part is hidden, but its log-odds still change.
@@ -131,7 +131,7 @@ def log_odds(logits: "Tensor", number: int, kind: str) -> "Tensor":
 
 
 def _occluded(
-    parts: Parts, whole: float, number: int, kind: str, batch: int, tick: Callable[[int, int], Any] | None
+    parts: Parts, whole: float, number: int, kind: str | None, batch: int, tick: Callable[[int, int], Any] | None
 ) -> "np.ndarray":
     import torch
 
@@ -145,7 +145,7 @@ def _occluded(
     return parts.spread(occlusion(score, None, parts.hidden, lambda _, part: part, batch=batch, tick=tick))
 
 
-def _integrated(parts: Parts, number: int, kind: str, batch: int) -> "np.ndarray":
+def _integrated(parts: Parts, number: int, kind: str | None, batch: int) -> "np.ndarray":
     import numpy as np
     import torch
     from captum.attr import IntegratedGradients
