@@ -45,6 +45,8 @@ def explain(run: str | Path) -> dict[str, Any]:
     folder = Path(run)
     results.check_run_folder(folder)
     before = results.read_results(folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise ModelError(f"{folder}: no run folder (it has no recipe.yaml)")
     if before is None:
         raise ModelError(f"{folder}: no finished run, so there is no model to explain: `graft train` goes on with it")
     progress = Progress(True)
