@@ -20,7 +20,7 @@ HIDING, GRADIENTS = "By hiding parts", "By gradients"  # the two methods, as a v
 def choice() -> gr.Radio:
     """The choice of a method. Put it below the answer and above its button: it shows when there is an answer."""
     return gr.Radio(
-        [HIDING, GRADIENTS], value=HIDING, label="How to find out", elem_classes="graft-ask", show_label=False
+        [HIDING, GRADIENTS], value=HIDING, label="How to find out", elem_classes="graft-choose", show_label=False
     )
 
 

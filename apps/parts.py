@@ -83,8 +83,8 @@ _NO_TEXT = f".graft-output.block:has(textarea:placeholder-shown){_IDLE}"
 CSS = (
     f"""
 {_NO_VALUE}, {_NO_HTML}, {_NO_WORDS}, {_NO_TEXT} {{ display: none !important; }}
-.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ .graft-ask,
-.block.graft-found:has(> .html-container > .prose:empty) ~ .graft-ask {{ display: none; }}
+.block.graft-hint, .block:has(> [aria-label="Empty value"]) ~ :is(.graft-ask, .graft-choose),
+.block.graft-found:has(> .html-container > .prose:empty) ~ :is(.graft-ask, .graft-choose) {{ display: none; }}
 {_NO_VALUE} ~ .block.graft-hint, {_NO_TEXT} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-found:has(> .html-container > .prose:empty){_IDLE} ~ .block.graft-hint {{ display: flex; }}
 .block.graft-answer:not(:has(> .html-container > .prose:empty)) ~ .block.graft-hint {{ display: none; }}

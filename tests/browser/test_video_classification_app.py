@@ -140,6 +140,10 @@ def test_the_frames_that_decide_are_marked(shapes: Any, visit: Any) -> None:
     assert page.evaluate(TIME) == pytest.approx(float(frames.nth(1).get_attribute("data-time")), abs=0.01)
     assert "100 % of the largest change" in " ".join(frames.evaluate_all("all => all.map(one => one.ariaLabel)"))
     page.screenshot(path=str(shapes.log.parent / "decides.png"), full_page=True)
+    page.get_by_label("By gradients").check()
+    page.locator(".graft-ask").click()
+    page.get_by_text("Orange parts speak for the answer").wait_for(timeout=60 * SECONDS)
+    assert page.locator(".graft-strip img").count() == 1
     assert page.broken == []
 
 

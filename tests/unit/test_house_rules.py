@@ -213,7 +213,7 @@ def missing_files(task: str, root: Path) -> list[str]:
 def task_like_names(root: Path) -> set[str]:
     """Every name that one of the five kinds of files uses. So a card or an app without its task is found too."""
     other = {"__init__", "parts", "gallery", "samples", "sound", "transcript", "launch", "watch", "base", "visitor"}
-    other |= {"detection", "photo", "video", "timeline", "torchvision_detector", "libreyolo_detector"}
+    other |= {"detection", "photo", "video", "timeline", "heat_map", "torchvision_detector", "libreyolo_detector"}
     other |= {"segmenter", "smp_segmenter", "torchvision_segmenter"}
     other |= {"transformers_video", "torchvision_video", "video_clips", "video_features"}
     other |= {"classic_images", "classic_texts", "classic_audio"}
