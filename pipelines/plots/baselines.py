@@ -19,7 +19,7 @@ from pipelines.plots.style import (
     shortened,
     styled,
 )
-from pipelines.utils.formatting import readable_name, score
+from pipelines.utils.formatting import readable_name, score, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CURVE, MAPS = "baselines_rows", "baselines_maps"  # the names of their files
 STRONGEST = 99  # percentile of the sizes of a map's values that has the full colour
-SIDE = 1.42  # inches of a photo
+ACROSS, TALLEST = 1.4, 1.9  # inches: the width of a photo, and its largest height
 
 
 def figures(found: Mapping[str, Any]) -> "dict[str, Figure]":
@@ -64,7 +64,7 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) 
             [point["ci95"] for point in points],
             color=TEAL if curve["name"] in learned else BLUE,
             marker="s" if curve["name"] in learned else "o",
-            label=shortened(curve["name"]),
+            label=short(curve["name"], 48),
         )
         told.append(
             f"{curve['name']} "
@@ -81,7 +81,7 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) 
     axes.xaxis.set_major_formatter(lambda value, _: f"{round(value):,}")
     axes.set_xlabel("training rows")
     axes.margins(x=0.1, y=0.12)
-    headline(figure, f"{readable_name(name)} on test, by the number of training rows")
+    headline(figure, f"{readable_name(name)} by the number of training rows")
     figure.legend(loc="outside lower left", ncols=1, labelcolor=MUTED, framealpha=0)
     return finish(figure, f"{readable_name(name)} on test by the number of training rows: {'; '.join(told)}.")
 
@@ -113,8 +113,9 @@ class Beside(NamedTuple):
 @styled
 def maps_figure(rows: Sequence[Beside], learner: str) -> "Figure":
     """Photo, map of the classical learner and map of the network, one test row a line. It shows rows of the data."""
-    figure = canvas(WIDTH, 0.62 + len(rows) * (SIDE + 0.22))
-    places = figure.subplots(len(rows), 3, squeeze=False)
+    heights = [min(TALLEST, ACROSS * row.photo.shape[0] / row.photo.shape[1]) for row in rows]
+    figure = canvas(WIDTH, 0.5 + sum(heights) + 0.36 * len(rows))
+    places = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
     for line, row in zip(places, rows, strict=True):
         for axes in line:
             axes.set_axis_off()
