@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.attribution import Parts
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 log = logging.getLogger("graft")
@@ -315,3 +316,13 @@ class ImageClassification(Task):
         with torch.inference_mode():
             logits = model(pixel_values=pixels).logits.float().cpu()
         return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])
+
+    def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
+        """An image in the cells of its heat map. Raises DataError."""
+        from pipelines.models import attribution
+
+        (example,) = self.prepare([row])
+        if isinstance(example, DataError):
+            raise example
+        pixels = example["pixels"].to(next(model.parameters()).device)
+        return attribution.of_image(pixels, lambda inputs: model(pixel_values=inputs).logits.float())
