@@ -115,6 +115,7 @@ WORDS = {
         {"label": "dog", "for": [["bark", 1.7]], "against": [["whiskers", -2.1]]},
     ],
     "features": [],
+    "maps": "The figure shows a few test rows.",
 }
 STATISTICS = {
     "learner": "MFCC statistics + random forest",
@@ -122,6 +123,7 @@ STATISTICS = {
     "about": "The share of the trees' splits.",
     "classes": [],
     "features": [["mean of MFCC 1", 0.4], ["deviation of MFCC 3", 0.2]],
+    "maps": "",
 }
 
 
