@@ -66,12 +66,6 @@ def _linear_svm(kind: Kind, seed: int, settings: Settings) -> Any:
     return _one_per_label(kind, LinearSVC(max_iter=2000, random_state=seed, **settings))
 
 
-def _rbf_svm(kind: Kind, seed: int, settings: Settings) -> Any:
-    from sklearn.svm import SVC
-
-    return _one_per_label(kind, SVC(kernel="rbf", gamma="scale", random_state=seed, **settings))
-
-
 def _one_per_label(kind: Kind, estimator: Any) -> Any:
     from sklearn.multiclass import OneVsRestClassifier
 
@@ -112,7 +106,6 @@ LEARNERS: dict[str, Learner] = {
     "mean": Learner("mean", _prior, ({},), ("number",), trivial=True),
     "logistic": Learner("logistic regression", _logistic, _STRENGTHS, _CLASSES, scaled=True),
     "linear_svm": Learner("linear SVM", _linear_svm, _STRENGTHS, _CLASSES, scaled=True, probabilities=False),
-    "rbf_svm": Learner("RBF SVM", _rbf_svm, _STRENGTHS[1:], _CLASSES, scaled=True, probabilities=False),
     "ridge": Learner(
         "ridge regression",
         _ridge,
@@ -356,9 +349,6 @@ def _size(estimator: Any) -> int:
         return sum(_size(one) for one in estimator.estimators_)
     if hasattr(estimator, "tree_"):
         return int(estimator.tree_.node_count)
-    if hasattr(estimator, "support_vectors_"):
-        kept = (estimator.support_vectors_, estimator.dual_coef_, estimator.intercept_)
-        return sum(int(np.prod(one.shape)) for one in kept)
     if hasattr(estimator, "coef_"):
         return int(np.size(estimator.coef_) + np.size(estimator.intercept_))
     if hasattr(estimator, "_fit_X"):  # nearest neighbours

@@ -20,6 +20,7 @@ from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import dump, parse, read_file
 from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
+from pipelines.models.classic_kinds import code
 from pipelines.models.source import library, read_json_object
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import (
@@ -227,6 +228,7 @@ def _render(
         placeholder=PLACEHOLDER if repo_id is None else None,
         recipe=recipe,
         config=config,
+        code=code(config),  # of a network that no library has
         columns=kind(kind.Options.model_validate(recipe["options"], context={"exists": True})).data.input_columns,
         recipe_text=recipe_text(recipe, results),
         results=results,
