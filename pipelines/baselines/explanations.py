@@ -117,6 +117,8 @@ def _listed(
 
 def _shown(name: str) -> str:
     """A name as one printable line. Spaces at the ends of a part of a word are made visible."""
+    if not name:  # pipelines.baselines.texts.NOTHING
+        return "(no word)"
     visible = name if name == name.strip() else name.replace(" ", "␣")
     return short(printable(visible), LONGEST)
 
