@@ -29,6 +29,7 @@ from pipelines.data.loading import load_splits
 from pipelines.data.schema import SPLITS, Splits
 from pipelines.errors import DataError, GraftError, HubError, ModelError, RunError
 from pipelines.evaluation import compare, scoring
+from pipelines.inference.loading import load
 from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting import results
@@ -69,14 +70,17 @@ def baseline(run: str | Path) -> dict[str, Any]:
     library_logging.quiet_libraries(progress)
     show_preparations(progress)
     trained = compare.read_run(folder)
-    if trained.task.name not in FEATURES:
+    name = trained.task.name
+    if name not in FEATURES:
         raise ModelError(
-            f"{folder}: a run of {trained.task.name}: `graft baseline` compares classifiers "
+            f"{folder}: a run of {name}: `graft baseline` compares classifiers "
             f"({', '.join(FEATURES)}) with classical learners"
         )
     if lock.in_use(folder / ".lock"):
         raise RunError(f"{folder}: {IN_USE}")
     before: dict[str, Any] = results.read_results(folder)
+    # after this the task knows labels, sampling rates and the like; the model itself is not used
+    trained.task = load(folder / "model", device="cpu", task=name, options=trained.recipe.options).task
     study = Study(trained, before, progress)
     found = study.result()
     _write(folder, found, before)
@@ -88,8 +92,9 @@ IN_USE = "another command is at work here; wait for it"
 
 def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> None:
     """Add the results to those of the run, and write its report and card again. Raises RunError."""
+    from pipelines.plots.baselines import figures
     from pipelines.publishing.card import write_card
-    from pipelines.reporting.report import write_report
+    from pipelines.reporting.report import save_figures, write_report
 
     with lock.locked(folder / ".lock") as mine:
         if not mine:
@@ -98,6 +103,7 @@ def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> No
         if now["test"] != before["test"]:
             raise RunError(f"{folder}: the run changed while its baselines were computed: repeat the command")
         write_json(folder / "results.json", {**now, "baselines": found})
+        save_figures(figures(found), folder / "figures")
         write_report(folder)
         write_card(folder)
 
@@ -107,8 +113,6 @@ def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> No
 
 def load_rows(run: compare.Run, found: Mapping[str, Any]) -> Splits:
     """The splits of a finished run, as it used them. Raises DataError if they changed since."""
-    from pipelines.publishing.card import write_card  # noqa: F401  # fails early if the libraries of the end are broken
-
     trained = trained_rows.read(run.folder / "model", run.folder.name).before()
     splits = load_splits(run.recipe.data, run.task.data, trained)
     before = {name: found["data"][name]["fingerprint"] for name in SPLITS}
@@ -140,10 +144,8 @@ class Study:
 
     def __init__(self, run: compare.Run, found: Mapping[str, Any], progress: Progress) -> None:
         self.run, self.found, self.progress = run, found, progress
-        task: Any = run.task
-        self.task: Task = task
-        self.labels: list[str] = list(found.get("labels") or [])
-        task.labels = self.labels  # those of the trained model, as after `load`, without its weights
+        self.task = run.task
+        self.labels: list[str] = list(run.task.data.labels)
         self.kind = cast("Kind", run.task.data.label_kind)
         self.metric: Metric = run.metric
         if self.metric.name not in run.metrics:
@@ -296,7 +298,9 @@ class Study:
             name = f"{features.name} + {learner.name}"
             bar.advance(0, name)
             if self.metric.name in learners.CALIBRATION and not learner.probabilities:
-                self.skipped.append({"name": name, "why": f"it gives no probabilities, and {self.metric.name} needs them"})
+                self.skipped.append(
+                    {"name": name, "why": f"it gives no probabilities, and {self.metric.name} needs them"}
+                )
                 continue
             with PeakMemory() as own:
                 fitted, validation, search, fit = self._search(learner, numbers, bar)
@@ -400,7 +404,7 @@ class Study:
 
         Its settings are those that are best with all rows. The steps of its features are learned on the same few rows.
         """
-        points = []
+        points: list[dict[str, Any]] = []
         rows, target, labels = self.rows["train"], self._targets("train"), self.rows["train"]["label"][:]
         order = nested(labels if self.kind != "number" else [""] * len(labels), self.seed)
         least = len({_stratum(label) for label in labels}) if self.kind == "class" else 1
@@ -518,7 +522,9 @@ def table(found: Mapping[str, Any]) -> str:
         f"{short(name, 20):<38}{'score':>7}  {'95 % interval':<16}{'network':>9}  {'95 % interval':<18}{'seconds':>8}",
     ]
     network = found["network"]
-    lines.append(_line("the network", network["metrics"].get(name), network["ci95"].get(name), None, network["seconds"]))
+    lines.append(
+        _line("the network", network["metrics"].get(name), network["ci95"].get(name), None, network["seconds"])
+    )
     for one in found["learners"]:
         mark = " *" if one["name"] in (found["best"], found["best_learned"]) else ""
         seconds = one["seconds"]["features"] + one["seconds"]["search"]
@@ -543,9 +549,13 @@ def _line(
     difference: Mapping[str, Any] | None,
     seconds: float | None,
 ) -> str:
-    minus = ("", "") if difference is None else (
-        score_in_words(difference["value"], difference["ci95"], "+"),
-        interval(difference["ci95"], "+"),
+    minus = (
+        ("", "")
+        if difference is None
+        else (
+            score_in_words(difference["value"], difference["ci95"], "+"),
+            interval(difference["ci95"], "+"),
+        )
     )
     took = "" if seconds is None else f"{seconds:,.1f}"
     return (
