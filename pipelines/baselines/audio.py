@@ -36,6 +36,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             partial(read, task),
             lambda seed: [],
             LEARNERS,
+            names=lambda steps: names(),
             about=f"Mean, spread and quantiles over time of {COEFFICIENTS} mel-frequency cepstral coefficients (Davis "
             "and Mermelstein 1980) and of their changes (Furui 1986).",
         )
@@ -87,6 +88,17 @@ def statistics(coefficients: np.ndarray) -> np.ndarray:
     """
     parts = [coefficients, _slope(coefficients)]
     return np.concatenate([_summary(part) for part in parts]).astype(np.float32)
+
+
+def names() -> list[str]:
+    """What each number of `statistics` is."""
+    kinds = ("mean", "spread", "10 % quantile", "median", "90 % quantile")
+    return [
+        f"{kind} of {change}MFCC {number}"
+        for change in ("", "the change of ")
+        for kind in kinds
+        for number in range(1, COEFFICIENTS + 1)
+    ]
 
 
 def _summary(values: np.ndarray) -> np.ndarray:

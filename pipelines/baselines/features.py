@@ -1,6 +1,6 @@
 """FeatureSet: how a row becomes numbers for a classical learner."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,3 +42,10 @@ class FeatureSet:
     """What they measure and their source, for the report: one sentence."""
     shared: Callable[[], float] = lambda: 0.0
     """Seconds that other feature sets spent on work which these features need, too (decoding the images)."""
+    names: Callable[[Any], Sequence[str]] | None = None
+    """The fitted steps (a scikit-learn pipeline; None without steps) -> what each number measures, for people.
+
+    None if no single number says anything to people (one bin of a histogram of edges).
+    """
+    quotes: bool = False
+    """Whether these names are parts of the rows' own texts, which may be private."""

@@ -40,6 +40,8 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             read,
             partial(_steps, columns, words),
             LEARNERS,
+            names=partial(names, columns),
+            quotes=True,
             about=f"How often each word and each pair of words occurs, less for those in many texts.{each}",
         ),
         FeatureSet(
@@ -47,6 +49,8 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             read,
             partial(_steps, columns, characters),
             LEARNERS,
+            names=partial(names, columns),
+            quotes=True,
             about=f"The same for 2 to 5 characters in a row within words.{each}",
         ),
     ]
@@ -57,6 +61,16 @@ def read_texts(columns: tuple[str, ...], rows: "Dataset") -> list[tuple[str, ...
     from pipelines.data.columns import values
 
     return list(zip(*(values(rows, column) for column in columns), strict=True))
+
+
+def names(columns: tuple[str, ...], fitted: Any) -> list[str]:
+    """The term of each number, and of a pair also the text in which it stands."""
+    found = [str(name) for name in fitted.get_feature_names_out()]
+    if len(columns) == 1:
+        return found
+    which = dict(zip(columns, ("first text", "second text"), strict=True))
+    parts = (name.partition("__") for name in found)
+    return [f"{term} ({which[column]})" for column, _, term in parts]
 
 
 def words() -> Callable[[str], list[str]]:

@@ -32,7 +32,7 @@ def learner(
         "metrics": {metric: value},
         "ci95": {} if value is None else {metric: [value - 0.05, value + 0.05]},
         "difference": {"value": difference, "ci95": ci95},
-        "seconds": {"features": 3.1, "search": 2.2, "fit": 0.4},
+        "seconds": {"features": 3.1, "search": 2.2, "fit": 0.4},  # the search holds the fit
         "memory_mb": 310.2,
         "parameters": 12345,
         "about": f"What {features} measures." if kind == "hand-made" else "",
@@ -115,6 +115,7 @@ WORDS = {
         {"label": "dog", "for": [["bark", 1.7]], "against": [["whiskers", -2.1]]},
     ],
     "features": [],
+    "maps": "The figure shows a few test rows.",
 }
 STATISTICS = {
     "learner": "MFCC statistics + random forest",
@@ -122,6 +123,7 @@ STATISTICS = {
     "about": "The share of the trees' splits.",
     "classes": [],
     "features": [["mean of MFCC 1", 0.4], ["deviation of MFCC 3", 0.2]],
+    "maps": "",
 }
 
 
