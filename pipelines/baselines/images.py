@@ -50,8 +50,8 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             partial(pictures.features, colours),
             lambda seed: [],
             LEARNERS,
-            about=f"The share of pixels in each of {BINS} x {BINS} x {BINS} bins of hue, saturation and value (Swain and "
-            "Ballard 1991), as square roots.",
+            about=f"The share of pixels in each of {BINS} x {BINS} x {BINS} bins of hue, saturation and value (Swain "
+            "and Ballard 1991), as square roots.",
             shared=lambda: pictures.shared,
         ),
         FeatureSet(
@@ -59,9 +59,8 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             partial(pictures.features, hog),
             lambda seed: [],
             LEARNERS,
-            about=f"Histograms of {ORIENTATIONS} directions of edges in cells of {CELL} pixels, of the image at {SQUARE} "
-            "x "
-            f"{SQUARE} pixels (Dalal and Triggs 2005).",
+            about=f"Histograms of {ORIENTATIONS} directions of edges in cells of {CELL} pixels, of the image at "
+            f"{SQUARE} x {SQUARE} pixels (Dalal and Triggs 2005).",
             shared=lambda: pictures.shared,
         ),
         FeatureSet(
@@ -69,8 +68,8 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             partial(pictures.features, sift),
             words,
             LEARNERS,
-            about=f"How often each of {WORDS} visual words occurs among the image's SIFT descriptors (Lowe 2004; Csurka "
-            "et al. 2004).",
+            about=f"How often each of {WORDS} visual words occurs among the image's SIFT descriptors (Lowe 2004; "
+            "Csurka et al. 2004).",
             shared=lambda: pictures.shared,
         ),
     ]
@@ -205,7 +204,7 @@ def sift(image: np.ndarray) -> np.ndarray:
     doubled = max(grey.shape) < SMALL
     if min(grey.shape) * (2 if doubled else 1) < SMALLEST or grey.min() == grey.max():
         return np.zeros((0, 128), dtype=np.uint8)
-    extractor = SIFT(upsampling=2 if doubled else 1)
+    extractor: Any = SIFT(upsampling=2 if doubled else 1)  # type: ignore[no-untyped-call]
     try:
         extractor.detect_and_extract(grey)
     except RuntimeError:  # "SIFT found no features"

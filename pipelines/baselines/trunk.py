@@ -44,7 +44,7 @@ def feature_set(recipe: Recipe, splits: Splits) -> FeatureSet:
         }
     )
     model = build(plain, task, weights, splits).eval().requires_grad_(False)
-    name = weights.title.rsplit("/", 1)[-1]
+    name = weights.title.rsplit("/", 1)[-1].removesuffix(" (local folder)")
     return FeatureSet(
         f"features of {name}",
         partial(outputs, task, model),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.validation_errors import suggest
 from pipelines.errors import ModelError
+from pipelines.models.classic_kinds import KINDS
 from pipelines.models.layers import in_own_memory
 from pipelines.utils import shares
 from pipelines.utils.formatting import short
@@ -35,6 +36,7 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
     """The configuration of a model folder, or one built from a recipe's `model.config`. Raises ModelError."""
     from transformers import AutoConfig
 
+    _register_classic(folder, config)
     try:
         if folder is None:
             return _built(dict(config or {}))
@@ -53,6 +55,21 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
                 f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model"
             ) from error
         raise ModelError(f"{what}: not a model that transformers knows: {first_line(error)}") from error
+
+
+def _register_classic(folder: Path | None, config: dict[str, Any] | None) -> None:
+    """Let transformers read the configuration of a network of pipelines.models.classics."""
+    stated: Any = config
+    if folder is not None:
+        try:
+            stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return  # the caller reads it again, and says what is wrong
+    kind = stated.get("model_type") if isinstance(stated, dict) else None
+    if isinstance(kind, str) and kind in KINDS:
+        from pipelines.models import classics
+
+        classics.register(kind)
 
 
 def _built(fields: dict[str, Any]) -> Any:
@@ -134,6 +151,8 @@ def load_model(
     """
     import torch
 
+    if config.model_type in KINDS:
+        return _classic(auto, folder, config, head, random=random, renew=renew)
     try:
         if folder is None or random:
             config.architectures = config.architectures or []  # the auto class iterates over it
@@ -193,6 +212,22 @@ def load_model(
     loaded: Any = in_own_memory(model)
     loaded.unread = frozenset([*info["missing_keys"], *shapes])
     return loaded  # type: ignore[no-any-return]
+
+
+def _classic(
+    auto: Any, folder: Path | None, config: Any, head: "Callable[[Any], nn.Module]", *, random: bool, renew: bool
+) -> "nn.Module":
+    """What `load_model` returns, for a network of pipelines.models.classics."""
+    from pipelines.models import classics
+
+    suffix = auto.__name__.removeprefix("AutoModel")
+    if folder is None or random:
+        return classics.create(config, suffix)
+    model = classics.load(folder, config, suffix)
+    if renew:
+        for layer in last_layers(head(model)):
+            _draw(layer, 0.02)
+    return model
 
 
 class _Read:
@@ -274,6 +309,11 @@ def _weight_files(folder: Path) -> list[Path]:
         return sorted({folder / Path(name).name for name in named.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def logits(found: Any) -> Any:
+    """The logits that a model returned: those of transformers in an object, those of a classic alone."""
+    return getattr(found, "logits", found)
 
 
 def trunk(model: Any) -> "nn.Module":

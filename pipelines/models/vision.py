@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
 from pipelines.models import pretrained
+from pipelines.models.classic_kinds import KINDS
 from pipelines.models.pretrained import called, first_line, load_model, read_tensor
 from pipelines.utils import shares
 
@@ -22,7 +23,7 @@ def check_classifies(folder: Path | None, config: Any) -> None:
     """Raise ModelError if the configuration is not of an image classification model with RGB input."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
-    if config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+    if config.model_type not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES and config.model_type not in KINDS:
         raise ModelError(
             f"{called(folder)}: a {config.model_type} model does not classify images; "
             "choose a model for image classification"

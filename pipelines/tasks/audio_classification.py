@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.audio.clips import Clips
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.attribution import Parts
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 SPEECH = (
@@ -366,3 +367,26 @@ class AudioClassification(Task):
         with torch.inference_mode():
             logits = self._logits(model, read).cpu()
         return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])
+
+    def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
+        """The part of a recording that is read, in stretches of time; a hidden one is silent. Raises DataError."""
+        import numpy as np
+        import torch
+
+        from pipelines.models import attribution
+
+        (example,) = self.prepare([row])
+        if isinstance(example, DataError):
+            raise example
+        device = next(model.parameters()).device
+        read, silent = self._read([example]), self._read([{"audio": np.zeros_like(example["audio"])}])
+        name = next(key for key, value in read.items() if isinstance(value, torch.Tensor))
+        samples = read.get("samples")
+        axis = 2 if name == "input_features" else 1  # Whisper's spectrograms are [bands, time], AST's [time, bands]
+        share = 1.0 if samples else len(example["audio"]) / self.window
+
+        def logits(inputs: "Tensor") -> "Tensor":
+            return self._logits(model, {name: inputs, **({"samples": samples * len(inputs)} if samples else {})})
+
+        inputs, empty = read[name].to(device), silent[name].to(device)
+        return attribution.over_time(inputs, logits, axis, empty, empty, attribution.STRETCHES, share)

@@ -17,6 +17,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
+from pipelines.models.classic_kinds import KINDS
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.attribution import Parts
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
 log = logging.getLogger("graft")
@@ -130,6 +132,9 @@ class ImageClassification(Task):
             if asked is not None:
                 config.model_args = {**config.model_args, "drop_rate": asked}
             return
+        if asked is not None and config.model_type in KINDS and hasattr(config, "dropout"):
+            config.dropout = asked
+            return
         own = getattr(config, "classifier_dropout_prob", None)
         if own is None and asked is not None:
             raise ModelError(
@@ -211,8 +216,9 @@ class ImageClassification(Task):
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
+        from pipelines.models import pretrained
 
-        logits = model(pixel_values=batch["pixel_values"]).logits.float()
+        logits = pretrained.logits(model(pixel_values=batch["pixel_values"])).float()
         weights = classes.weights_of(self.weights, self.labels, logits.device)
         return classes.loss(
             logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
@@ -222,8 +228,9 @@ class ImageClassification(Task):
 
     def predict(self, model: "nn.Module", batch: Batch) -> list[Record]:
         from pipelines.metrics import classification
+        from pipelines.models import pretrained
 
-        logits = model(pixel_values=batch["pixel_values"]).logits.detach().float().cpu()
+        logits = pretrained.logits(model(pixel_values=batch["pixel_values"])).detach().float().cpu()
         return classification.records(batch, logits, self.labels, self.options.multi_label)
 
     def statistics(self, records: Sequence[Record], rows: Any) -> "Statistics":
@@ -310,8 +317,19 @@ class ImageClassification(Task):
         import torch
 
         from pipelines.metrics import classification
+        from pipelines.models import pretrained
 
         pixels = torch.stack([e["pixels"] for e in examples]).to(next(model.parameters()).device)
         with torch.inference_mode():
-            logits = model(pixel_values=pixels).logits.float().cpu()
+            logits = pretrained.logits(model(pixel_values=pixels)).float().cpu()
         return classification.ranked(logits, self.labels, self.options.multi_label, [e["top_k"] for e in examples])
+
+    def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
+        """An image in the cells of its heat map. Raises DataError."""
+        from pipelines.models import attribution
+
+        (example,) = self.prepare([row])
+        if isinstance(example, DataError):
+            raise example
+        pixels = example["pixels"].to(next(model.parameters()).device)
+        return attribution.of_image(pixels, lambda inputs: model(pixel_values=inputs).logits.float())

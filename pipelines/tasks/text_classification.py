@@ -7,7 +7,7 @@ number. GLUE's test splits have no labels (-1), so its recipes test on validatio
 is cut at its end.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.attribution import Parts
     from pipelines.models.occlusion import Region
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
@@ -372,13 +373,10 @@ class TextClassification(Task):
         """The words that decide the (surest wrong) answer, and how much its log-odds, or the number, fall without
         each.
         """
-        import torch
-
-        from pipelines.models import text as language
+        from pipelines.models.attribution import log_odds
         from pipelines.models.occlusion import deciding_words
         from pipelines.reporting.mistakes import wrong_labels
 
-        device = next(model.parameters()).device
         wrong = wrong_labels(record)[:1] if self.options.multi_label else [(str(record["predicted"]), 1.0, True)]
         if not wrong or (not self.options.regression and wrong[0][0] not in self.labels):
             return []  # a true label that the model does not know
@@ -386,14 +384,16 @@ class TextClassification(Task):
         number = 0 if self.options.regression else self.labels.index(label)
 
         def score(batch: dict[str, Any]) -> "Tensor":
-            logits = self._logits(model, batch)
-            chosen = logits[:, number]
-            if self.options.regression:
-                return chosen
-            if self.options.multi_label:
-                return chosen if given else -chosen
-            others = torch.arange(logits.shape[1], device=device) != number
-            return chosen - logits[:, others].logsumexp(-1)
+            chosen = log_odds(self._logits(model, batch), number, self.data.label_kind)
+            return chosen if given else -chosen
+
+        return deciding_words(model, self._encoder(model), score, texts, self._places(texts), HIDDEN)
+
+    def _encoder(self, model: Any) -> "Callable[[Sequence[tuple[str, ...]]], dict[str, Any]]":
+        """A function that turns texts or pairs into the model's input, on its device."""
+        from pipelines.models import text as language
+
+        device = next(model.parameters()).device
 
         def encode(inputs: Sequence[tuple[str, ...]]) -> dict[str, Any]:
             columns = [list(column) for column in zip(*inputs, strict=True)]
@@ -402,10 +402,13 @@ class TextClassification(Task):
             ready = language.inputs(rows, self.tokenizer, self.pads_left)
             return {key: value.to(device) for key, value in ready.items()}
 
+        return encode
+
+    def _places(self, texts: tuple[str, ...]) -> list[tuple[int | None, int, int]]:
+        """The number of the text (None: none of them) and the characters of every token."""
         lists = [[text] for text in texts]
         own = self.reader(*lists, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = [(part, *place) for part, place in zip(own.sequence_ids(0), own["offset_mapping"][0], strict=True)]
-        return deciding_words(model, encode, score, texts, places, HIDDEN)
+        return [(part, *place) for part, place in zip(own.sequence_ids(0), own["offset_mapping"][0], strict=True)]
 
     # ---- the model folder ----
 
@@ -474,7 +477,21 @@ class TextClassification(Task):
 
     def read(self, *texts: str) -> list[int]:
         """The number of characters of each text that the model reads before the cut."""
-        lists = [[text] for text in texts]
-        encoding = self.reader(*lists, truncation=True, max_length=self.window, return_offsets_mapping=True)
-        places = list(zip(encoding.sequence_ids(0), encoding["offset_mapping"][0], strict=True))
-        return [max((end for part, (_, end) in places if part == number), default=0) for number in range(len(texts))]
+        places = self._places(texts)
+        return [max((end for part, _, end in places if part == number), default=0) for number in range(len(texts))]
+
+    def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
+        """A text or pair in words. Raises DataError."""
+        from pipelines.models import attribution
+
+        given = {column: row[column] for column in TEXTS if row.get(column) is not None}
+        (example,) = self.prepare([given])
+        if isinstance(example, DataError):
+            raise example
+        texts = tuple(example[column] for column in given)
+        filler = self.tokenizer.pad_token_id
+
+        def classify(batch: dict[str, Any]) -> "Tensor":
+            return self._logits(model, batch)
+
+        return attribution.of_text(model, self._encoder(model), classify, texts, self._places(texts), filler)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipelines.data.encoding import Encoding
     from pipelines.metrics.statistics import Statistics
+    from pipelines.models.attribution import Parts
     from pipelines.models.video import Family
     from pipelines.reporting.mistakes import Mistake, MistakeSpec
 
@@ -415,3 +416,35 @@ class VideoClassification(Task):
         # a video that is shorter than a clip has one, from its beginning
         starts = [0.0] if span == seconds else [times[0] for times in places]
         return {"seconds": seconds, "span": span, "starts": starts, "scores": scores.numpy()}
+
+    def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
+        """The middle clip of a video, or its features, in stretches of time; a hidden one shows the mean of all frames.
+
+        The place stays, and nothing moves. Black frames would be a cut of the film, to which a model may react. Raises
+        DataError.
+        """
+        import torch
+
+        from pipelines.data.video import reading
+        from pipelines.models import attribution
+
+        (example,) = self.prepare([{self.data.input_columns[0]: row[self.data.input_columns[0]]}])
+        if isinstance(example, DataError):
+            raise example
+        device = next(model.parameters()).device
+        if self._features:
+            frames = torch.tensor([len(example["features"])], device=device)
+            inputs = torch.from_numpy(example["features"])[None].to(device)
+
+            def logits(values: "Tensor") -> "Tensor":
+                return self.family.logits(model, {"features": values, "frames": frames.expand(len(values))})
+
+        else:
+            times = example["places"][len(example["places"]) // 2]
+            inputs = self.family.pixels(reading.read_frames(example["video"], times))[None].to(device)
+
+            def logits(values: "Tensor") -> "Tensor":
+                return self.family.logits(model, {"pixel_values": values})
+
+        still = inputs.mean(1, keepdim=True).expand_as(inputs)
+        return attribution.over_time(inputs, logits, 1, still, torch.zeros_like(inputs), attribution.FILM)

@@ -54,6 +54,15 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
+class TestClassic(TestContract):
+    """A network that transformers has no class for: its card carries the code."""
+
+    spine = False
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        return {**super().recipe(folder), "model": {"config": {"model_type": "lenet", "grayscale": False}}}
+
+
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     classes, data, model = ("cat", "dog", "fox"), None, None
     if recipe.model.id is not None and recipe.model.id.startswith("runs/"):

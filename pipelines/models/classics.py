@@ -1,0 +1,134 @@
+"""The classics of deep learning: small networks that transformers has no class for.
+
+A recipe chooses one as `model: {config: {model_type: lenet}}`, in a task that exists. Each network is a plain
+`nn.Module` with huggingface_hub's PyTorchModelHubMixin: a folder holds config.json and model.safetensors, and the card
+shows the code of the class, so a model loads without Graft. The arguments of a network are the keys of its
+configuration.
+
+    network = create(config, "ForImageClassification")      # random weights
+    network = load(folder, config, "ForImageClassification")
+"""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+
+from pipelines.errors import ModelError
+from pipelines.models.classic_kinds import KINDS
+
+MOST_WEIGHTS = 2 * 10**9
+
+
+class Classic(nn.Module, PyTorchModelHubMixin):
+    """A network with a `trunk` and a `head`, its last layer. Its arguments are plain values with defaults.
+
+    The class is named as in transformers: LeNetForImageClassification. `config` is set where it is created.
+    """
+
+    model_type: ClassVar[str]
+    base_model_prefix: ClassVar[str] = "trunk"
+    config: Any
+    unread: frozenset[str] = frozenset()  # names of the weights that were not in the files
+
+    def save_pretrained(self, folder: Path) -> None:  # type: ignore[override]
+        """Write config.json and model.safetensors, as PyTorchModelHubMixin reads them."""
+        config = self.config
+        fields = {
+            **{name: getattr(config, name) for name in arguments(type(self))},
+            "num_labels": config.num_labels,
+            "model_type": self.model_type,
+            "architectures": [type(self).__name__],
+            "id2label": {str(number): label for number, label in config.id2label.items()},
+            "problem_type": config.problem_type,
+        }
+        super().save_pretrained(folder, config=fields)
+
+
+def arguments(network: type[Classic]) -> dict[str, inspect.Parameter]:
+    """The arguments of a network but `num_labels`, which comes from the classes of the data."""
+    found = inspect.signature(network.__init__).parameters
+    return {name: one for name, one in found.items() if name not in ("self", "num_labels")}
+
+
+def networks(kind: str) -> list[type[Classic]]:
+    """The networks of a `model_type`, one for each task that it is for."""
+    module = importlib.import_module(f"pipelines.models.{KINDS[kind]}")
+    own = (one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Classic))
+    return [one for one in own if getattr(one, "model_type", None) == kind]
+
+
+def register(kind: str) -> None:
+    """Let transformers read configurations of this `model_type`."""
+    if kind in CONFIG_MAPPING:
+        return
+    found = arguments(networks(kind)[0])
+    fields = {
+        "__annotations__": {name: one.annotation for name, one in found.items()},
+        **{name: one.default for name, one in found.items()},
+        "__module__": __name__,
+        "model_type": kind,
+    }
+    AutoConfig.register(kind, strict(type(f"{kind.title().replace('_', '')}Config", (PretrainedConfig,), fields)))
+
+
+def _network(config: Any, suffix: str) -> type[Classic]:
+    found = next((one for one in networks(config.model_type) if one.__name__.endswith(suffix)), None)
+    if found is None:
+        raise ModelError(f"model.config: a {config.model_type} model is not for this task; choose another model")
+    return found
+
+
+def create(config: Any, suffix: str) -> Classic:
+    """A network with random weights, of the class whose name ends with `suffix`. Raises ModelError."""
+    kind = _network(config, suffix)
+    given = {name: getattr(config, name) for name in arguments(kind)}
+    if "num_labels" in inspect.signature(kind.__init__).parameters:
+        given["num_labels"] = config.num_labels
+    try:
+        with torch.device("meta"):  # a configuration may ask for more than the memory holds
+            weights = sum(parameter.numel() for parameter in kind(**given).parameters())
+        if weights > MOST_WEIGHTS:
+            raise ModelError(
+                f"model.config: this {config.model_type} has {weights:,} weights, and {MOST_WEIGHTS:,} are allowed: "
+                "choose smaller sizes"
+            )
+        network = kind(**given)
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise ModelError(f"model.config: no {config.model_type} can be built: {error}") from error
+    network.config = config
+    config.architectures = [kind.__name__]
+    return network
+
+
+def load(folder: Path, config: Any, suffix: str, may_be_new: "set[str] | None" = None) -> Classic:
+    """The network of a folder, with random weights for the names in its head that the file lacks.
+
+    Raises ModelError if other weights are missing, or have another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    network = create(config, suffix)
+    try:
+        tensors: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    except FileNotFoundError:
+        raise ModelError(f"{folder.name}: no model.safetensors") from None
+    except SafetensorError as error:
+        raise ModelError(f"{folder.name}: model.safetensors is damaged: {error}") from None
+    own = network.state_dict()
+    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    missing = [name for name in own if name not in fitting]
+    wrong = [name for name in missing if not name.startswith("head.") and name not in (may_be_new or ())]
+    if wrong:
+        kind = "has another shape" if wrong[0] in tensors else "is missing"
+        raise ModelError(f"{folder.name}: its weights do not fit its config.json: {wrong[0]} {kind}")
+    network.load_state_dict(fitting, strict=False)
+    network.unread = frozenset(missing)
+    return network
