@@ -35,7 +35,8 @@ def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_learns_what_is_there_and_scores_in_the_order_of_the_labels(key: str, kind: Any) -> None:
     for x in (X, sp.csr_matrix(X)):
         found = logits(fitted(key, kind, x), x)
-        assert found.dtype == np.float32 and np.isfinite(found).all()
+        assert found.dtype == np.float32
+        assert np.isfinite(found).all()
         if kind == "number":
             assert found.shape == (90, 1)
             error = np.square(found[:, 0] - NUMBER).mean()
@@ -49,7 +50,8 @@ def test_it_learns_what_is_there_and_scores_in_the_order_of_the_labels(key: str,
         else:
             right = ((found > 0) == CLASSES).mean()
             assert right > 0.95 or key == "majority"
-            assert (found[:, 2] > 0).all() and (found[:, 3] == UNSEEN).all()
+            assert (found[:, 2] > 0).all()
+            assert (found[:, 3] == UNSEEN).all()
 
 
 @pytest.mark.parametrize("key", [key for key, kind in PAIRS if kind == "class" and key != "majority"])
@@ -99,7 +101,8 @@ def test_margins_keep_order_and_sign_however_large_they_are() -> None:
     np.testing.assert_array_equal(found.argsort(1), margins.argsort(1))
     np.testing.assert_array_equal(np.sign(found), np.sign(margins))
     probabilities = torch.from_numpy(found).softmax(-1)
-    assert (probabilities.unique(dim=1).shape[1] == 3) and not LEARNERS["linear_svm"].probabilities
+    assert probabilities.unique(dim=1).shape[1] == 3
+    assert not LEARNERS["linear_svm"].probabilities
 
 
 def test_two_classes_have_two_scores() -> None:
@@ -117,7 +120,8 @@ def test_equal_scores_count_as_one_rank_each() -> None:
     scores = torch.from_numpy(logits(one, np.zeros((30, 1))))
     batch = {"id": [f"{number:02}" for number in range(30)], "true": [classes[label] for label in y]}
     found = classification.scores(classification.records(batch, scores, classes, False), classes)
-    assert found["accuracy"] == 0.1 and found["top_5_accuracy"] == 0.5
+    assert found["accuracy"] == 0.1
+    assert found["top_5_accuracy"] == 0.5
     assert found["ece"] < 1e-4  # a tenth of the rows is right, and it says so
 
 
@@ -132,11 +136,13 @@ def test_of_equal_scores_the_more_frequent_class_comes_first() -> None:
 @pytest.mark.parametrize(("key", "kind"), PAIRS)
 def test_constant_features_and_one_class_work(key: str, kind: Any) -> None:
     constant = logits(fitted(key, kind, np.ones((90, 3))), np.ones((2, 3)))
-    assert np.isfinite(constant).all() and (constant[0] == constant[1]).all()
+    assert np.isfinite(constant).all()
+    assert (constant[0] == constant[1]).all()
     y = {"class": np.full(90, 1), "classes": np.zeros((90, 4), bool), "number": np.full(90, 2.5)}[kind]
     found = logits(fitted(key, kind, y=y), X)
     if kind == "class":
-        assert (found.argmax(1) == 1).all() and (found[:, [0, 2, 3]] < found[:, [1]]).all()
+        assert (found.argmax(1) == 1).all()
+        assert (found[:, [0, 2, 3]] < found[:, [1]]).all()
     else:
         np.testing.assert_allclose(found, 2.5 if kind == "number" else UNSEEN, rtol=1e-5)
 
@@ -145,7 +151,8 @@ def test_constant_features_and_one_class_work(key: str, kind: Any) -> None:
 def test_three_rows_with_one_row_of_a_label_are_enough(key: str) -> None:
     for setting in range(len(LEARNERS[key].grid)):
         found = logits(fitted(key, x=X[:3], y=np.array([0, 0, 2]), setting=setting), X)
-        assert found.shape == (90, 4) and (found[:, [1, 3]] < found[:, [0, 2]].min(1, keepdims=True)).all()
+        assert found.shape == (90, 4)
+        assert (found[:, [1, 3]] < found[:, [0, 2]].min(1, keepdims=True)).all()
 
 
 def test_ridge_and_mean_are_exact() -> None:
@@ -162,7 +169,8 @@ def test_the_size_of_a_learner_is_its_numbers() -> None:
     assert sizes == {"logistic": 3 * 6, "linear_svm": 3 * 6, "nearest_neighbours": 90 * 5, "majority": 3}
     assert learners.parameters(forest) == sum(tree.tree_.node_count for tree in forest.estimator.estimators_)
     assert learners.parameters(fitted("logistic", "classes")) == 2 * 6 + 2  # two labels that agree in all rows
-    assert learners.parameters(fitted("ridge", "number")) == 6 and learners.parameters(fitted("mean", "number")) == 1
+    assert learners.parameters(fitted("ridge", "number")) == 6
+    assert learners.parameters(fitted("mean", "number")) == 1
 
 
 def test_a_forest_of_thousands_of_classes_has_few_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +184,8 @@ def test_dense_features_are_standardised_to_rows_of_length_one() -> None:
     one = fitted("logistic", x=X * np.array([1, 10, 100, 1000, 0]) + 5)
     scaled = one.scaler.transform(X * np.array([1, 10, 100, 1000, 0]) + 5)
     assert np.square(scaled).sum(1).mean() == pytest.approx(4 / 5)  # the constant one is 0
-    assert fitted("logistic", x=sp.csr_matrix(X)).scaler is None and fitted("random_forest").scaler is None
+    assert fitted("logistic", x=sp.csr_matrix(X)).scaler is None
+    assert fitted("random_forest").scaler is None
 
 
 def test_an_optimiser_that_did_not_come_to_its_end_says_so() -> None:
