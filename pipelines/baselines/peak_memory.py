@@ -3,11 +3,13 @@
 import threading
 from types import TracebackType
 
-EVERY = 0.05  # seconds between two looks; a shorter peak may be missed
+EVERY = 0.1  # seconds between two looks; a shorter peak may be missed
 
 
 class PeakMemory:
-    """`mb` is the peak in MB after the block. With `children`, the processes that this one started count, too."""
+    """`mb` is the peak in MB after the block. With `children`, the processes that this one started count, too: what
+    each has for itself, because a child shares most of its pages with its parent.
+    """
 
     def __init__(self, children: bool = False) -> None:
         import psutil
@@ -39,7 +41,7 @@ class PeakMemory:
         found = self.process.memory_info().rss
         for child in self.process.children(recursive=True) if self.children else ():
             try:
-                found += child.memory_info().rss
+                found += child.memory_full_info().uss
             except psutil.Error:  # it ended a moment ago
                 continue
         self.mb = max(self.mb, found / 2**20)
