@@ -18,7 +18,6 @@ from pipelines.utils.progress import Progress
 from tests.support import tiny
 from tests.support.baseline_runs import FEW, finished
 
-
 # the start of a PNG of 40 x 40 pixels
 HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0(\0\0\0(\x08\x02\0\0\0\x03\x9c/:\0\0\x01\0IDAT"
 
