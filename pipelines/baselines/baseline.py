@@ -35,7 +35,7 @@ from pipelines.metrics.statistics import Statistics
 from pipelines.reporting import results
 from pipelines.task import Metric, Record, Task
 from pipelines.utils import library_logging, lock
-from pipelines.utils.files import write_json
+from pipelines.utils.files import read_records, write_json
 from pipelines.utils.formatting import interval, score_in_words, short, utc
 from pipelines.utils.hardware import cores
 from pipelines.utils.progress import Progress, ProgressItem, show_preparations
@@ -43,6 +43,7 @@ from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from matplotlib.figure import Figure
 
 # task -> the module of pipelines.baselines that has its hand-made features
 FEATURES = {
@@ -83,16 +84,47 @@ def baseline(run: str | Path) -> dict[str, Any]:
     trained.task = load(folder / "model", device="cpu", task=name, options=trained.recipe.options).task
     study = Study(trained, before, progress)
     found = study.result()
-    _write(folder, found, before)
+    found["explanation"], maps = _explained(study)
+    _write(folder, found, before, maps)
     return found
 
 
 IN_USE = "another command is at work here; wait for it"
 
 
-def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> None:
+def _explained(study: "Study") -> "tuple[dict[str, Any] | None, dict[str, Figure]]":
+    """What decides for the hand-made learner that is best on validation: for results.json, and as a figure."""
+    from pipelines.baselines import explanations
+    from pipelines.plots.baselines import MAPS, maps_figure
+
+    best = study.best.get(False)
+    if best is None:
+        return None, {}
+    maps, figures = [], {}
+    if study.task.name == "image-classification":
+        folder, rows = study.run.folder, study.rows["test"]
+        network = load(folder / "model", device="cpu", task=study.task.name, options=study.run.recipe.options)
+        scores = learners.logits(best.fitted, best.steps.of(best.entries["test"], rows["id"][:]))
+        maps = explanations.beside(
+            network.task,
+            network.model,
+            best.features,
+            best.steps,
+            best.fitted,
+            rows,
+            read_records(folder / "predictions" / "test.jsonl"),
+            records(study.task, rows, scores, study.labels),
+        )
+        figures = {MAPS: maps_figure(maps, best.entry["name"])} if maps else {}
+    validation = best.steps.of(best.entries["validation"], study.rows["validation"]["id"][:])
+    target = study.targets("validation")
+    found = explanations.explain(best.features, best.steps, best.fitted, study.labels, validation, target, maps)
+    return found, figures
+
+
+def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any], maps: "Mapping[str, Figure]") -> None:
     """Add the results to those of the run, and write its report and card again. Raises RunError."""
-    from pipelines.plots.baselines import figures
+    from pipelines.plots.baselines import BESIDE, figures
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
@@ -103,7 +135,10 @@ def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> No
         if now["test"] != before["test"]:
             raise RunError(f"{folder}: the run changed while its baselines were computed: repeat the command")
         write_json(folder / "results.json", {**now, "baselines": found})
-        save_figures(figures(found), folder / "figures")
+        for name in BESIDE:  # of an earlier command
+            for kind in ("svg", "png"):
+                (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
+        save_figures({**figures(found), **maps}, folder / "figures")
         write_report(folder)
         write_card(folder)
 
@@ -157,6 +192,7 @@ class Study:
         self.skips = Skips(run.recipe.data.max_skipped, {}, totals)
         self._only_scored()
         self.skipped: list[dict[str, str]] = []
+        self.best: dict[bool, Candidate] = {}  # of the hand-made (False) and of the learned features (True)
         self.settled = False  # whether it is known which rows can be read
 
     def _only_scored(self) -> None:
@@ -175,7 +211,7 @@ class Study:
         tried = {one.name: learners.keys_for(one.learners, self.kind) for one in sets}
         total = sum(3 + sum(len(LEARNERS[key].grid) for key in keys) for keys in tried.values()) + 2 * len(SHARES)
         simplest = self._simplest()
-        entries, best = [simplest], dict[bool, Candidate]()
+        entries, best = [simplest], self.best
         with self.progress.item("baselines", total) as bar:
             for one in sets:
                 for candidate in self._tried(one, tried[one.name], bar):
@@ -322,7 +358,7 @@ class Study:
 
     # ---- learners ----
 
-    def _targets(self, split: str) -> np.ndarray:
+    def targets(self, split: str) -> np.ndarray:
         return learners.targets(self.rows[split]["label"][:], self.labels, self.kind)
 
     def _fit(self, learner: Learner, settings: Mapping[str, Any], numbers: Any, target: np.ndarray) -> Fitted:
@@ -336,7 +372,7 @@ class Study:
         self, learner: Learner, numbers: Mapping[str, Any], bar: ProgressItem
     ) -> tuple[Fitted, float, float, float]:
         """The learner with the best settings on validation, its score there, and seconds: of all fits, of its own."""
-        target, best = self._targets("train"), None
+        target, best = self.targets("train"), None
         began = time.perf_counter()
         for settings in learner.grid:
             start = time.perf_counter()
@@ -380,7 +416,7 @@ class Study:
         numbers = {split: np.zeros((len(self.rows[split]), 1)) for split in SPLITS}
         with PeakMemory() as memory:
             began = time.perf_counter()
-            fitted = self._fit(learner, {}, numbers["train"], self._targets("train"))
+            fitted = self._fit(learner, {}, numbers["train"], self.targets("train"))
             fit = time.perf_counter() - began
             validation = self._scores(fitted, numbers["validation"], "validation")
         return {
@@ -405,7 +441,7 @@ class Study:
         Its settings are those that are best with all rows. The steps of its features are learned on the same few rows.
         """
         points: list[dict[str, Any]] = []
-        rows, target, labels = self.rows["train"], self._targets("train"), self.rows["train"]["label"][:]
+        rows, target, labels = self.rows["train"], self.targets("train"), self.rows["train"]["label"][:]
         order = nested(labels if self.kind != "number" else [""] * len(labels), self.seed)
         least = len({_stratum(label) for label in labels}) if self.kind == "class" else 1
         ids = rows["id"][:]

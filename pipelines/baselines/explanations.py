@@ -217,7 +217,7 @@ def beside(
             break
         name = row["id"]
         photo = small(row, task.options.white)
-        pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
         read = task.parts(model, {"image": Image.fromarray(photo)})
 
         def by_learner(photos: "Tensor", name: str = name) -> "Tensor":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE, MAPS = "baselines_rows", "baselines_maps"  # the names of their files
+CURVE, MAPS = BESIDE = "baselines_rows", "baselines_maps"  # the names of their files
 STRONGEST = 99  # percentile of the sizes of a map's values that has the full colour
 ACROSS, TALLEST = 1.4, 1.9  # inches: the width of a photo, and its largest height
 
