@@ -7,6 +7,7 @@ are computed from this copy.
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,8 +115,9 @@ class Pictures:
                     bad[place] = answer
                     continue
                 found.append(answer)
-                if image is not None and self.bytes + image.nbytes <= KEPT:
-                    self.kept[keys[place]], self.decoding[keys[place]] = image, seconds
+                key = keys[place]
+                if image is not None and key is not None and self.bytes + image.nbytes <= KEPT:
+                    self.kept[key], self.decoding[key] = image, seconds
                     self.bytes += image.nbytes
         if bad:
             raise Unreadable(bad)
@@ -123,9 +125,11 @@ class Pictures:
 
 
 def _key(row: Any) -> Any:
-    """What identifies the image of a row: two splits may have rows with the same id."""
+    """What identifies the image of a row: two splits may have rows with the same id. None for an image in memory."""
     image = row["image"]
-    return (row["id"], repr({**image, "bytes": hash(image["bytes"])}) if isinstance(image, dict) else str(image))
+    if isinstance(image, dict):
+        return row["id"], image.get("path"), hash(image.get("bytes")), image.get("page")
+    return (row["id"], str(image)) if isinstance(image, (str, Path)) else None
 
 
 def _described(

@@ -97,15 +97,18 @@ def _prior(kind: Kind, seed: int, settings: Settings) -> Any:
     return DummyRegressor(strategy="mean") if kind == "number" else DummyClassifier(strategy="prior")
 
 
-_STRENGTHS: tuple[dict[str, Any], ...] = ({"C": 0.1}, {"C": 1.0}, {"C": 10.0}, {"C": 100.0})
+def _powers(name: str, first: int, end: int) -> tuple[dict[str, Any], ...]:
+    return tuple({name: 10.0**power} for power in range(first, end))
+
+
 _CLASSES: tuple[Kind, ...] = ("class", "classes")
 
 LEARNERS: dict[str, Learner] = {
     # With one class per row it predicts the most frequent one; with several, each label that most rows have.
     "majority": Learner("majority class", _prior, ({},), _CLASSES, trivial=True),
     "mean": Learner("mean", _prior, ({},), ("number",), trivial=True),
-    "logistic": Learner("logistic regression", _logistic, _STRENGTHS, _CLASSES, scaled=True),
-    "linear_svm": Learner("linear SVM", _linear_svm, _STRENGTHS, _CLASSES, scaled=True, probabilities=False),
+    "logistic": Learner("logistic regression", _logistic, _powers("C", 0, 4), _CLASSES, scaled=True),
+    "linear_svm": Learner("linear SVM", _linear_svm, _powers("C", -1, 2), _CLASSES, scaled=True, probabilities=False),
     "ridge": Learner(
         "ridge regression",
         _ridge,

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m tests.benchmarks.first_words squad/train-v1.1.json questions.csv
 
-The rows are the questions that begin with one of the 7 commonest words. Questions of one article share their `title`: `data.group: title` keeps them in one split.
+The rows are the questions that begin with one of the 7 commonest words. Questions of one article share their `title`:
+`data.group: title` keeps them in one split.
 """
 
 import csv
