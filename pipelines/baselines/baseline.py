@@ -22,6 +22,7 @@ from pipelines.baselines.features import FeatureSet, Unreadable
 from pipelines.baselines.learners import LEARNERS, Fitted, Kind, LearnedSteps, Learner
 from pipelines.baselines.peak_memory import PeakMemory
 from pipelines.baselines.verdict import verdict
+from pipelines.config.recipe import load_recipe
 from pipelines.data import trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.labels import number
@@ -43,7 +44,9 @@ from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from matplotlib.figure import Figure
+    from torch import nn
+
+    from pipelines.plots.baselines import Beside
 
 # task -> the module of pipelines.baselines that has its hand-made features
 FEATURES = {
@@ -70,61 +73,37 @@ def baseline(run: str | Path) -> dict[str, Any]:
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
     show_preparations(progress)
-    trained = compare.read_run(folder)
-    name = trained.task.name
-    if name not in FEATURES:
+    study, model = opened(folder, progress)
+    found = study.result()
+    maps = study.explain(found, model)
+    _write(folder, found, maps, study.found)
+    return found
+
+
+def opened(folder: Path, progress: Progress) -> "tuple[Study, nn.Module]":
+    """The rows of a finished run, ready for learners, and its network. Raises what `baseline` raises."""
+    path = folder / "recipe.yaml"
+    name = load_recipe(path, exists=True).task if path.is_file() else None
+    if name is not None and name not in FEATURES:
         raise ModelError(
-            f"{folder}: a run of {name}: `graft baseline` compares classifiers "
-            f"({', '.join(FEATURES)}) with classical learners"
+            f"{folder}: a run of {name}: `graft baseline` compares classifiers ({', '.join(FEATURES)}) with classical "
+            "learners"
         )
+    trained = compare.read_run(folder)
     if lock.in_use(folder / ".lock"):
         raise RunError(f"{folder}: {IN_USE}")
-    before: dict[str, Any] = results.read_results(folder)
-    # after this the task knows labels, sampling rates and the like; the model itself is not used
-    trained.task = load(folder / "model", device="cpu", task=name, options=trained.recipe.options).task
-    study = Study(trained, before, progress)
-    found = study.result()
-    found["explanation"], maps = _explained(study)
-    _write(folder, found, before, maps)
-    return found
+    # its task knows labels, sampling rates and the like
+    loaded = load(folder / "model", device="cpu", task=trained.task.name, options=trained.recipe.options)
+    trained.task = loaded.task
+    return Study(trained, results.read_results(folder), progress), loaded.model
 
 
 IN_USE = "another command is at work here; wait for it"
 
 
-def _explained(study: "Study") -> "tuple[dict[str, Any] | None, dict[str, Figure]]":
-    """What decides for the hand-made learner that is best on validation: for results.json, and as a figure."""
-    from pipelines.baselines import explanations
-    from pipelines.plots.baselines import MAPS, maps_figure
-
-    best = study.best.get(False)
-    if best is None:
-        return None, {}
-    maps, figures = [], {}
-    if study.task.name == "image-classification":
-        folder, rows = study.run.folder, study.rows["test"]
-        network = load(folder / "model", device="cpu", task=study.task.name, options=study.run.recipe.options)
-        scores = learners.logits(best.fitted, best.steps.of(best.entries["test"], rows["id"][:]))
-        maps = explanations.beside(
-            network.task,
-            network.model,
-            best.features,
-            best.steps,
-            best.fitted,
-            rows,
-            read_records(folder / "predictions" / "test.jsonl"),
-            records(study.task, rows, scores, study.labels),
-        )
-        figures = {MAPS: maps_figure(maps, best.entry["name"])} if maps else {}
-    validation = best.steps.of(best.entries["validation"], study.rows["validation"]["id"][:])
-    target = study.targets("validation")
-    found = explanations.explain(best.features, best.steps, best.fitted, study.labels, validation, target, maps)
-    return found, figures
-
-
-def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any], maps: "Mapping[str, Figure]") -> None:
+def _write(folder: Path, found: dict[str, Any], maps: "Sequence[Beside]", before: Mapping[str, Any]) -> None:
     """Add the results to those of the run, and write its report and card again. Raises RunError."""
-    from pipelines.plots.baselines import BESIDE, figures
+    from pipelines.plots.baselines import CURVE, MAPS, figures, maps_figure
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
@@ -135,10 +114,11 @@ def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any], maps:
         if now["test"] != before["test"]:
             raise RunError(f"{folder}: the run changed while its baselines were computed: repeat the command")
         write_json(folder / "results.json", {**now, "baselines": found})
-        for name in BESIDE:  # of an earlier command
-            for kind in ("svg", "png"):
-                (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-        save_figures({**figures(found), **maps}, folder / "figures")
+        drawn = figures(found) | ({MAPS: maps_figure(maps, found["best"])} if maps else {})
+        for name in (CURVE, MAPS):  # of an earlier time
+            for stale in (folder / "figures").glob(f"{name}.*"):
+                stale.unlink()
+        save_figures(drawn, folder / "figures")
         write_report(folder)
         write_card(folder)
 
@@ -150,8 +130,12 @@ def load_rows(run: compare.Run, found: Mapping[str, Any]) -> Splits:
     """The splits of a finished run, as it used them. Raises DataError if they changed since."""
     trained = trained_rows.read(run.folder / "model", run.folder.name).before()
     splits = load_splits(run.recipe.data, run.task.data, trained)
-    before = {name: found["data"][name]["fingerprint"] for name in SPLITS}
-    if splits.fingerprint != before and found["data"]["train"]["rows"] <= 8:
+    try:
+        before = {name: str(found["data"][name]["fingerprint"]) for name in SPLITS}
+        few = int(found["data"]["train"]["rows"]) <= 8
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{run.folder}: its results do not say which rows it had ({error}): restore them") from None
+    if splits.fingerprint != before and few:
         splits = splits.smoke()  # a run of `graft train --smoke` has 8 rows per split
     changed = [name for name in SPLITS if splits.fingerprint[name] != before[name]]
     if changed:
@@ -192,8 +176,8 @@ class Study:
         self.skips = Skips(run.recipe.data.max_skipped, {}, totals)
         self._only_scored()
         self.skipped: list[dict[str, str]] = []
-        self.best: dict[bool, Candidate] = {}  # of the hand-made (False) and of the learned features (True)
         self.settled = False  # whether it is known which rows can be read
+        self.best: dict[bool, Candidate] = {}  # the best one on validation, of hand-made and of learned features
 
     def _only_scored(self) -> None:
         """Leave out the test rows that the run could not read. Raises DataError if a row that it scored is gone."""
@@ -211,7 +195,8 @@ class Study:
         tried = {one.name: learners.keys_for(one.learners, self.kind) for one in sets}
         total = sum(3 + sum(len(LEARNERS[key].grid) for key in keys) for keys in tried.values()) + 2 * len(SHARES)
         simplest = self._simplest()
-        entries, best = [simplest], self.best
+        entries = [simplest]
+        best = self.best
         with self.progress.item("baselines", total) as bar:
             for one in sets:
                 for candidate in self._tried(one, tried[one.name], bar):
@@ -358,7 +343,7 @@ class Study:
 
     # ---- learners ----
 
-    def targets(self, split: str) -> np.ndarray:
+    def _targets(self, split: str) -> np.ndarray:
         return learners.targets(self.rows[split]["label"][:], self.labels, self.kind)
 
     def _fit(self, learner: Learner, settings: Mapping[str, Any], numbers: Any, target: np.ndarray) -> Fitted:
@@ -372,7 +357,7 @@ class Study:
         self, learner: Learner, numbers: Mapping[str, Any], bar: ProgressItem
     ) -> tuple[Fitted, float, float, float]:
         """The learner with the best settings on validation, its score there, and seconds: of all fits, of its own."""
-        target, best = self.targets("train"), None
+        target, best = self._targets("train"), None
         began = time.perf_counter()
         for settings in learner.grid:
             start = time.perf_counter()
@@ -416,7 +401,7 @@ class Study:
         numbers = {split: np.zeros((len(self.rows[split]), 1)) for split in SPLITS}
         with PeakMemory() as memory:
             began = time.perf_counter()
-            fitted = self._fit(learner, {}, numbers["train"], self.targets("train"))
+            fitted = self._fit(learner, {}, numbers["train"], self._targets("train"))
             fit = time.perf_counter() - began
             validation = self._scores(fitted, numbers["validation"], "validation")
         return {
@@ -433,6 +418,31 @@ class Study:
             "about": "The same answer for every row.",
         }
 
+    # ---- what decides ----
+
+    def explain(self, found: dict[str, Any], model: "nn.Module") -> "list[Beside]":
+        """Add `explanation` of the best hand-made features to the results; the maps of some test rows, of images."""
+        from pipelines.baselines import explanations
+
+        if False not in self.best:
+            return []
+        best, rows = self.best[False], self.rows["test"]
+        maps: list[Beside] = []
+        if self.task.data.files == ("image",) and self.kind != "number":
+            ids = rows["id"][:]
+            logits = learners.logits(best.fitted, best.steps.of(best.entries["test"], ids))
+            classical = records(self.task, rows, logits, self.labels)
+            network = read_records(self.run.folder / "predictions" / "test.jsonl")
+            with self.progress.item("what decides", 1) as bar:
+                maps = explanations.beside(
+                    self.task, model, best.features, best.steps, best.fitted, rows, network, classical
+                )
+                bar.advance()
+        told = explanations.explain(best.features, best.steps, best.fitted, self.labels, maps)
+        if told is not None:
+            found["explanation"] = told
+        return maps
+
     # ---- fewer training rows ----
 
     def _curve(self, best: Candidate, bar: ProgressItem) -> dict[str, Any]:
@@ -441,7 +451,7 @@ class Study:
         Its settings are those that are best with all rows. The steps of its features are learned on the same few rows.
         """
         points: list[dict[str, Any]] = []
-        rows, target, labels = self.rows["train"], self.targets("train"), self.rows["train"]["label"][:]
+        rows, target, labels = self.rows["train"], self._targets("train"), self.rows["train"]["label"][:]
         order = nested(labels if self.kind != "number" else [""] * len(labels), self.seed)
         least = len({_stratum(label) for label in labels}) if self.kind == "class" else 1
         ids = rows["id"][:]
