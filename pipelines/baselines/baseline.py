@@ -93,7 +93,7 @@ def opened(folder: Path, progress: Progress) -> "tuple[Study, nn.Module]":
     if lock.in_use(folder / ".lock"):
         raise RunError(f"{folder}: {IN_USE}")
     # its task knows labels, sampling rates and the like
-    loaded = load(folder / "model", device="cpu", task=trained.task.name, options=trained.recipe.options)
+    loaded = load(folder, device="cpu", task=trained.task.name, options=trained.recipe.options)
     trained.task = loaded.task
     return Study(trained, results.read_results(folder), progress), loaded.model
 
