@@ -86,7 +86,7 @@ def _listed(
     }
     if features.names is None:
         return found
-    names = [_shown(name) for name in features.names(learned.pipeline)]
+    names = [readable(name) for name in features.names(learned.pipeline)]
     weights = _coefficients(fitted)
     if weights is not None:
         about = COEFFICIENTS_OF_NUMBER if fitted.kind == "number" else COEFFICIENTS
@@ -100,7 +100,7 @@ def _listed(
     return found | {"about": IMPORTANCES, "features": listed} if listed else found
 
 
-def _shown(name: str) -> str:
+def readable(name: str) -> str:
     """A name as one printable line. Spaces at the ends of a part of a word are made visible."""
     if not name:  # pipelines.baselines.texts.NOTHING
         return "(no word)"
@@ -204,7 +204,7 @@ def beside(
             answer: Tensor = read.logits(torch.stack([one["pixels"] for one in examples]).to(read.inputs.device)).cpu()
             return answer
 
-        told = [_told(record[name], labels, kind) for record in (theirs, ours)]
+        told = [in_words(record[name], labels, kind) for record in (theirs, ours)]
         maps = [
             attribution.map_of(attribution.of_image(pixels, logits), "occlusion", kind, number=number).values
             for logits, (_, _, number) in zip((by_learner, by_network), told, strict=True)
@@ -221,7 +221,7 @@ def _pictures(photos: "Tensor") -> list[Any]:
     return [Image.fromarray(one) for one in pixels]
 
 
-def _told(record: Record, labels: Sequence[str], kind: str) -> tuple[str, str, int]:
+def in_words(record: Record, labels: Sequence[str], kind: str) -> tuple[str, str, int]:
     """The true class, the answer in words, and the number of the class whose map is drawn."""
     if kind == "class":
         return str(record["true"]), str(record["predicted"]), labels.index(record["predicted"])

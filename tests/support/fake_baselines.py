@@ -106,7 +106,7 @@ def usual(**more: Any) -> dict[str, Any]:
     )
 
 
-WORDS = {
+WORDS: dict[str, Any] = {
     "learner": "TF-IDF of words + logistic regression",
     "content": True,
     "about": "The words with the largest coefficients.",
@@ -117,7 +117,7 @@ WORDS = {
     "features": [],
     "maps": "The figure shows a few test rows.",
 }
-STATISTICS = {
+STATISTICS: dict[str, Any] = {
     "learner": "MFCC statistics + random forest",
     "content": False,
     "about": "The share of the trees' splits.",

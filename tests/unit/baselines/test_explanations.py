@@ -1,6 +1,5 @@
 """What decides for a classical learner: planted words and parts are found."""
 
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,24 +9,18 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from pipelines.baselines import explanations, learners
+from pipelines.baselines import explanations, learners, texts
 from pipelines.baselines.features import FeatureSet
-from pipelines.baselines.texts import _steps, names, words
 from pipelines.models import attribution
+from pipelines.plots.baselines import Beside
 
 TEXTS = ["meow purr the", "purr the meow", "bark the", "the woof bark"] * 3
 LABELS = ["cat", "dog"]
 
 
 def of_words() -> FeatureSet:
-    return FeatureSet(
-        "TF-IDF of words",
-        lambda rows: [(text,) for text in rows["text"]],
-        partial(_steps, ("text",), words),
-        (),
-        names=partial(names, ("text",)),
-        quotes=True,
-    )
+    task: Any = SimpleNamespace(data=SimpleNamespace(input_columns=("text",)))
+    return texts.feature_sets(task)[0]
 
 
 def of_numbers(count: int = 3) -> FeatureSet:
@@ -100,17 +93,17 @@ def test_features_without_names_have_no_list() -> None:
     learned = learners.learn_steps(features, numbers, list("abcdefghijkl"), 0)
     learner = fitted("logistic", "class", numbers, ONE)
     assert explanations.explain(features, learned, learner, LABELS) is None
-    photo = explanations.Beside(np.zeros((2, 2, 3), np.uint8), "cat", ("cat", "cat"), (np.zeros((1, 1)),) * 2)
+    photo = Beside(np.zeros((2, 2, 3), np.uint8), "cat", ("cat", "cat"), (np.zeros((1, 1)),) * 2)
     found = explanations.explain(features, learned, learner, LABELS, [photo])
     assert found is not None
     assert (found["about"], found["maps"]) == ("", explanations.MAPS)
 
 
 def test_names_are_one_printable_line() -> None:
-    assert explanations._shown(" th") == "␣th"
-    assert explanations._shown("a\x1b[31m") == "a�[31m"
-    assert len(explanations._shown("x" * 999)) == 40
-    assert explanations._shown("") == "(no word)"
+    assert explanations.readable(" th") == "␣th"
+    assert explanations.readable("a\x1b[31m") == "a�[31m"
+    assert len(explanations.readable("x" * 999)) == 40
+    assert explanations.readable("") == "(no word)"
 
 
 # ---- maps ----
@@ -176,5 +169,5 @@ def test_rows_are_chosen_from_all_kinds() -> None:
 
 def test_several_labels_per_row() -> None:
     record = {"id": "a", "true": ["dog"], "predicted": []}
-    assert explanations._told(record, LABELS, "classes") == ("dog", "not dog", 1)
-    assert explanations._told({"id": "a", "true": [], "predicted": []}, LABELS, "classes")[2] == 0
+    assert explanations.in_words(record, LABELS, "classes") == ("dog", "not dog", 1)
+    assert explanations.in_words({"id": "a", "true": [], "predicted": []}, LABELS, "classes")[2] == 0
