@@ -438,11 +438,7 @@ class Study:
                     self.task, model, best.features, best.steps, best.fitted, rows, network, classical
                 )
                 bar.advance()
-        ids = self.rows["validation"]["id"][:]
-        numbers = best.steps.of(best.entries["validation"], ids)
-        told = explanations.explain(
-            best.features, best.steps, best.fitted, self.labels, numbers, self._targets("validation"), maps
-        )
+        told = explanations.explain(best.features, best.steps, best.fitted, self.labels, maps)
         if told is not None:
             found["explanation"] = told
         return maps

@@ -1,11 +1,10 @@
 """What decides for a classical learner: words or features in a list, and for images a map beside the network's.
 
-    explain(features, learned, fitted, labels, numbers, target)   the part `explanation` of results.json: baselines
+    explain(features, learned, fitted, labels, maps)              the part `explanation` of results.json: baselines
     beside(task, model, features, learned, fitted, rows, ...)     some test rows with both maps, for a figure
 
 Lists come from what the learner itself holds: the coefficients of a linear one (its features are standardised, or have
-the size of TF-IDF, so coefficients can be compared), the importances of a forest. For others it is measured how much
-the share of right rows, or R², falls on validation when one feature is shuffled (Breiman 2001).
+the size of TF-IDF, so coefficients can be compared), or the importances of a forest.
 
 The map of an image is that of the network: windows are hidden one after the other, in the same photo, for both.
 """
@@ -31,10 +30,8 @@ LISTED = 10  # features of each class, on each side
 CLASSES = 50  # classes in the list, those with the most training rows
 FEATURES = 15  # features of a learner that has one list for all classes
 LONGEST = 40  # characters of a feature's name
-SHUFFLES = 5  # of each feature
-MOST_SHUFFLED = 500  # features; more would take too long
 ROWS = 6  # test rows in the figure
-BUDGET = 25.0  # seconds; rows that would begin later are left out (SIFT takes a fifth of a second for each image)
+BUDGET = 20.0  # seconds; rows that would begin later are left out (SIFT takes a fifth of a second for each image)
 
 COEFFICIENTS = (
     "The {what} with the largest coefficients: how much the score of the class rises, or falls, with each of them."
@@ -44,14 +41,11 @@ IMPORTANCES = (
     "The features that the trees of the forest use most: the share of all that their splits gain (Breiman 2001). It "
     "does not say for which class."
 )
-SHUFFLED = (
-    "How much {score} of the validation rows falls when the values of one feature are shuffled among them: the mean of "
-    f"{SHUFFLES} times (Breiman 2001). Features that say the same hide each other."
-)
 MAPS = (
     "The figure shows a few test rows. A window of each photo is blurred, one after the other, and the map shows how "
     "much the score of the given answer falls (Zeiler and Fergus 2014), by the same windows for the learner and for "
-    "the network. Orange: this part supports the answer. Blue: it speaks against it. An answer in orange is wrong."
+    "the network. Orange: this part supports the answer. Blue: it speaks against it. The strongest part of each map "
+    "has the full colour. An answer in orange is wrong."
 )
 
 
@@ -63,18 +57,15 @@ def explain(
     learned: LearnedSteps,
     fitted: Fitted,
     labels: Sequence[str],
-    numbers: Any,
-    target: np.ndarray,
     maps: Sequence[Beside] = (),
 ) -> dict[str, Any] | None:
-    """{learner, about, content, classes, features, maps} of a fitted learner; None if there is nothing to show.
+    """{learner, about, content, answers, features, maps} of a fitted learner; None if there is nothing to show.
 
-    `classes` holds {label, for, against}, lists of [name, coefficient], strongest first; the label of a regression is
+    `answers` holds {answer, for, against}, lists of [name, coefficient], strongest first; that of a regression is
     None. `features` holds [name, importance]. One of the two is empty, and both are if the features have no names.
-    `content` says whether the names are parts of the rows. `numbers` and `target` are of the validation rows. The
-    text `maps` explains the figure, if there are any in it.
+    `content` says whether the names are parts of the rows. The text `maps` explains the figure, if there are any in it.
     """
-    found = _listed(features, learned, fitted, labels, numbers, target)
+    found = _listed(features, learned, fitted, labels)
     found["maps"] = MAPS if maps else ""
     return found if found["about"] or found["maps"] else None
 
@@ -84,38 +75,32 @@ def _listed(
     learned: LearnedSteps,
     fitted: Fitted,
     labels: Sequence[str],
-    numbers: Any,
-    target: np.ndarray,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "learner": f"{features.name} + {fitted.learner.name}",
         "about": "",
         "content": features.quotes,
-        "classes": [],
+        "answers": [],
         "features": [],
         "maps": "",
     }
     if features.names is None:
         return found
-    names = [_shown(name) for name in features.names(learned.pipeline)]
+    names = [readable(name) for name in features.names(learned.pipeline)]
     weights = _coefficients(fitted)
     if weights is not None:
         about = COEFFICIENTS_OF_NUMBER if fitted.kind == "number" else COEFFICIENTS
         what = "words or parts of words" if features.quotes else "features"
-        return found | {"about": about.format(what=what), "classes": _by_class(weights, names, fitted, labels)}
+        return found | {"about": about.format(what=what), "answers": _by_class(weights, names, fitted, labels)}
     importances = _importances(fitted)
-    about = IMPORTANCES
-    if importances is None:
-        importances = _shuffled(fitted, numbers, target)
-        about = SHUFFLED.format(score="R²" if fitted.kind == "number" else "the share of right rows")
     if importances is None:
         return found
     best = np.argsort(-importances, kind="stable")[:FEATURES]
     listed = [[names[place], float(importances[place])] for place in best if importances[place] > 0]
-    return found | {"about": about, "features": listed} if listed else found
+    return found | {"about": IMPORTANCES, "features": listed} if listed else found
 
 
-def _shown(name: str) -> str:
+def readable(name: str) -> str:
     """A name as one printable line. Spaces at the ends of a part of a word are made visible."""
     if not name:  # pipelines.baselines.texts.NOTHING
         return "(no word)"
@@ -136,7 +121,7 @@ def _by_class(weights: np.ndarray, names: Sequence[str], fitted: Fitted, labels:
         sides = {"for": [one for one in order[::-1][:LISTED] if weights[place, one] > 0]}
         sides["against"] = [one for one in order[:LISTED] if weights[place, one] < 0]
         listed = {side: [[names[one], float(weights[place, one])] for one in ones] for side, ones in sides.items()}
-        found.append({"label": label, **listed})
+        found.append({"answer": label, **listed})
     return found
 
 
@@ -174,17 +159,6 @@ def _importances(fitted: Fitted) -> np.ndarray | None:
     return None
 
 
-def _shuffled(fitted: Fitted, numbers: Any, target: np.ndarray) -> np.ndarray | None:
-    """How much the score of the validation rows falls without each feature; None for many features or few rows."""
-    from sklearn.inspection import permutation_importance
-
-    if not isinstance(numbers, np.ndarray) or len(numbers) < 2 or numbers.shape[1] > MOST_SHUFFLED:
-        return None
-    ready = numbers if fitted.scaler is None else fitted.scaler.transform(numbers)
-    found = permutation_importance(fitted.estimator, ready, target, n_repeats=SHUFFLES, random_state=0)
-    return np.asarray(found.importances_mean)
-
-
 # ---- maps of images ----
 
 
@@ -217,7 +191,7 @@ def beside(
             break
         name = row["id"]
         photo = small(row, task.options.white)
-        pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
         read = task.parts(model, {"image": Image.fromarray(photo)})
 
         def by_learner(photos: "Tensor", name: str = name) -> "Tensor":
@@ -230,7 +204,7 @@ def beside(
             answer: Tensor = read.logits(torch.stack([one["pixels"] for one in examples]).to(read.inputs.device)).cpu()
             return answer
 
-        told = [_told(record[name], labels, kind) for record in (theirs, ours)]
+        told = [in_words(record[name], labels, kind) for record in (theirs, ours)]
         maps = [
             attribution.map_of(attribution.of_image(pixels, logits), "occlusion", kind, number=number).values
             for logits, (_, _, number) in zip((by_learner, by_network), told, strict=True)
@@ -247,7 +221,7 @@ def _pictures(photos: "Tensor") -> list[Any]:
     return [Image.fromarray(one) for one in pixels]
 
 
-def _told(record: Record, labels: Sequence[str], kind: str) -> tuple[str, str, int]:
+def in_words(record: Record, labels: Sequence[str], kind: str) -> tuple[str, str, int]:
     """The true class, the answer in words, and the number of the class whose map is drawn."""
     if kind == "class":
         return str(record["true"]), str(record["predicted"]), labels.index(record["predicted"])

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CURVE, MAPS = "baselines_rows", "baselines_maps"  # the names of their files
+CURVE, MAPS = BESIDE = "baselines_rows", "baselines_maps"  # the names of their files
 STRONGEST = 99  # percentile of the sizes of a map's values that has the full colour
 ACROSS, TALLEST = 1.4, 1.9  # inches: the width of a photo, and its largest height
 
 
 def figures(found: Mapping[str, Any]) -> "dict[str, Figure]":
     """The curve over the number of training rows; nothing if no learner has two points of it."""
-    drawn = [curve for curve in found["curve"] if len(_known(curve)) > 1]
+    drawn = [curve for curve in found["curve"] if len(_known(curve["points"])) > 1]
     return {CURVE: curve_figure(drawn, found)} if drawn else {}
 
 
-def _known(curve: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [point for point in curve["points"] if point["value"] is not None and math.isfinite(point["value"])]
+def _known(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [point for point in points if point["value"] is not None and math.isfinite(point["value"])]
 
 
 @styled
@@ -46,44 +46,60 @@ def curve_figure(curves: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) 
 
     `curves` and `found` are parts of the section `baselines` of results.json.
     """
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    name, network, every = found["metric"]["name"], found["network"], found["rows"]["train"]
-    learned = {learner["name"] for learner in found["learners"] if learner["kind"] == "learned"}
+    name, network = found["metric"]["name"], found["network"]
     figure = canvas(WIDTH, 3.4 + 0.2 * len(curves))
     axes = figure.subplots()
-    counts, told = {every}, []
-    for place, curve in enumerate(curves):
-        points = _known(curve)
+    own = {
+        "rows": found["rows"]["train"],
+        "value": network["metrics"].get(name),
+        "ci95": network["ci95"].get(name),
+    }
+    told = draw_curves(axes, curves, found, [own])
+    headline(figure, f"{readable_name(name)} by the number of training rows")
+    figure.legend(loc="outside lower left", ncols=1, labelcolor=MUTED, framealpha=0)
+    return finish(figure, f"{readable_name(name)} on test by the number of training rows: {told}.")
+
+
+def draw_curves(
+    axes: "Axes",
+    curves: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Any],
+    network: Sequence[Mapping[str, Any]],
+) -> str:
+    """Draw the curves of learners, and the points of the network, into axes of a figure. Returns them in words.
+
+    A point is {rows, value, ci95}; one without a value is left out.
+    """
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    learned = {learner["name"] for learner in found["learners"] if learner["kind"] == "learned"}
+    counts, told = {found["rows"]["train"]}, []
+    lines = [(curve["name"], _known(curve["points"])) for curve in curves]
+    for place, (name, points) in enumerate([*lines, ("the network", _known(network))]):
         rows, values = [point["rows"] for point in points], [point["value"] for point in points]
+        if not points:
+            continue
         counts |= {*rows}
+        last, deep = place == len(lines), name in learned
+        bounds = [point["ci95"] for point in points]
         _errors(
             axes,
             [count * 1.02 ** (place - 1) for count in rows],  # apart, so that no interval hides another
             values,
-            [point["ci95"] for point in points],
-            color=TEAL if curve["name"] in learned else BLUE,
-            marker="s" if curve["name"] in learned else "o",
-            label=short(curve["name"], 48),
+            bounds,
+            color=ORANGE if last else TEAL if deep else BLUE,
+            marker="D" if last else "s" if deep else "o",
+            label=f"{short(name, 42)}: {score(values[-1], bounds[-1])}",
         )
-        told.append(
-            f"{curve['name']} "
-            + ", ".join(f"{value:.3g} with {count:,} rows" for count, value in zip(rows, values, strict=True))
-        )
-    own, range_ = network["metrics"].get(name), network["ci95"].get(name)
-    if own is not None and math.isfinite(own):
-        label = f"network: {score(own, range_)}"
-        _errors(axes, [every * 1.04], [own], [range_], color=ORANGE, marker="D", label=label)
-        told.append(f"the network {own:.3g} with {every:,} rows")
+        parts = (f"{value:.3g} with {count:,} rows" for count, value in zip(rows, values, strict=True))
+        told.append(f"{name} {', '.join(parts)}")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sorted(counts)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{round(value):,}")
     axes.set_xlabel("training rows")
     axes.margins(x=0.1, y=0.12)
-    headline(figure, f"{readable_name(name)} by the number of training rows")
-    figure.legend(loc="outside lower left", ncols=1, labelcolor=MUTED, framealpha=0)
-    return finish(figure, f"{readable_name(name)} on test by the number of training rows: {'; '.join(told)}.")
+    return "; ".join(told)
 
 
 def _errors(axes: "Axes", x: Sequence[float], y: Sequence[float], bounds: Sequence[Any], **look: Any) -> None:

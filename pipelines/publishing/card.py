@@ -22,6 +22,7 @@ from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
 from pipelines.models.classic_kinds import code
 from pipelines.models.source import library, read_json_object
+from pipelines.plots.baselines import BESIDE
 from pipelines.plots.style import AGGREGATE
 from pipelines.publishing.privacy import (
     allowed_rows,
@@ -33,7 +34,6 @@ from pipelines.publishing.privacy import (
 from pipelines.reporting import mistakes
 from pipelines.reporting.mistakes import Mistakes, Piece
 from pipelines.reporting.pages import FILTERS
-from pipelines.reporting.report import BESIDE
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.task import Task
 from pipelines.utils.files import to_json, write_text

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
-from pipelines.plots.baselines import CURVE, MAPS
+from pipelines.plots.baselines import BESIDE
 from pipelines.plots.style import AGGREGATE, WIDTH, png, svg
 from pipelines.reporting import mistakes
 from pipelines.reporting.inline_svg import markup
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVES = ("learning_curves", "validation_metric")  # drawn here from the log; the task draws all other figures
-BESIDE = (CURVE, MAPS)  # drawn by `graft baseline`, and shown only where results.json has its numbers
 CLIPS = 1_000_000  # largest size in bytes of all recordings on the page
 SOUNDS = {".flac": "audio/flac", ".wav": "audio/wav", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 WIDE = 160 * 1.2 * WIDTH  # pixels of `png`; a wider figure takes the full width of the page

@@ -106,22 +106,22 @@ def usual(**more: Any) -> dict[str, Any]:
     )
 
 
-WORDS = {
+WORDS: dict[str, Any] = {
     "learner": "TF-IDF of words + logistic regression",
     "content": True,
     "about": "The words with the largest coefficients.",
-    "classes": [
-        {"label": "cat", "for": [["whiskers", 2.1], ["purr<b>", 1.9]], "against": [["bark", -1.7]]},
-        {"label": "dog", "for": [["bark", 1.7]], "against": [["whiskers", -2.1]]},
+    "answers": [
+        {"answer": "cat", "for": [["whiskers", 2.1], ["purr<b>", 1.9]], "against": [["bark", -1.7]]},
+        {"answer": "dog", "for": [["bark", 1.7]], "against": [["whiskers", -2.1]]},
     ],
     "features": [],
     "maps": "The figure shows a few test rows.",
 }
-STATISTICS = {
+STATISTICS: dict[str, Any] = {
     "learner": "MFCC statistics + random forest",
     "content": False,
     "about": "The share of the trees' splits.",
-    "classes": [],
+    "answers": [],
     "features": [["mean of MFCC 1", 0.4], ["deviation of MFCC 3", 0.2]],
     "maps": "",
 }
