@@ -22,6 +22,7 @@ from pipelines.baselines.features import FeatureSet, Unreadable
 from pipelines.baselines.learners import LEARNERS, Fitted, Kind, LearnedSteps, Learner
 from pipelines.baselines.peak_memory import PeakMemory
 from pipelines.baselines.verdict import verdict
+from pipelines.config.recipe import load_recipe
 from pipelines.data import trained_rows
 from pipelines.data.filtering import Skips
 from pipelines.data.labels import number
@@ -35,7 +36,7 @@ from pipelines.metrics.statistics import Statistics
 from pipelines.reporting import results
 from pipelines.task import Metric, Record, Task
 from pipelines.utils import library_logging, lock
-from pipelines.utils.files import write_json
+from pipelines.utils.files import read_records, write_json
 from pipelines.utils.formatting import interval, score_in_words, short, utc
 from pipelines.utils.hardware import cores
 from pipelines.utils.progress import Progress, ProgressItem, show_preparations
@@ -43,6 +44,9 @@ from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import nn
+
+    from pipelines.plots.baselines import Beside
 
 # task -> the module of pipelines.baselines that has its hand-made features
 FEATURES = {
@@ -69,30 +73,37 @@ def baseline(run: str | Path) -> dict[str, Any]:
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
     show_preparations(progress)
-    trained = compare.read_run(folder)
-    name = trained.task.name
-    if name not in FEATURES:
+    study, model = opened(folder, progress)
+    found = study.result()
+    maps = study.explain(found, model)
+    _write(folder, found, maps, study.found)
+    return found
+
+
+def opened(folder: Path, progress: Progress) -> "tuple[Study, nn.Module]":
+    """The rows of a finished run, ready for learners, and its network. Raises what `baseline` raises."""
+    path = folder / "recipe.yaml"
+    name = load_recipe(path, exists=True).task if path.is_file() else None
+    if name is not None and name not in FEATURES:
         raise ModelError(
-            f"{folder}: a run of {name}: `graft baseline` compares classifiers "
-            f"({', '.join(FEATURES)}) with classical learners"
+            f"{folder}: a run of {name}: `graft baseline` compares classifiers ({', '.join(FEATURES)}) with classical "
+            "learners"
         )
+    trained = compare.read_run(folder)
     if lock.in_use(folder / ".lock"):
         raise RunError(f"{folder}: {IN_USE}")
-    before: dict[str, Any] = results.read_results(folder)
-    # after this the task knows labels, sampling rates and the like; the model itself is not used
-    trained.task = load(folder / "model", device="cpu", task=name, options=trained.recipe.options).task
-    study = Study(trained, before, progress)
-    found = study.result()
-    _write(folder, found, before)
-    return found
+    # its task knows labels, sampling rates and the like
+    loaded = load(folder, device="cpu", task=trained.task.name, options=trained.recipe.options)
+    trained.task = loaded.task
+    return Study(trained, results.read_results(folder), progress), loaded.model
 
 
 IN_USE = "another command is at work here; wait for it"
 
 
-def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> None:
+def _write(folder: Path, found: dict[str, Any], maps: "Sequence[Beside]", before: Mapping[str, Any]) -> None:
     """Add the results to those of the run, and write its report and card again. Raises RunError."""
-    from pipelines.plots.baselines import figures
+    from pipelines.plots.baselines import CURVE, MAPS, figures, maps_figure
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
@@ -103,7 +114,11 @@ def _write(folder: Path, found: dict[str, Any], before: Mapping[str, Any]) -> No
         if now["test"] != before["test"]:
             raise RunError(f"{folder}: the run changed while its baselines were computed: repeat the command")
         write_json(folder / "results.json", {**now, "baselines": found})
-        save_figures(figures(found), folder / "figures")
+        drawn = figures(found) | ({MAPS: maps_figure(maps, found["best"])} if maps else {})
+        for name in (CURVE, MAPS):  # of an earlier time
+            for stale in (folder / "figures").glob(f"{name}.*"):
+                stale.unlink()
+        save_figures(drawn, folder / "figures")
         write_report(folder)
         write_card(folder)
 
@@ -115,8 +130,12 @@ def load_rows(run: compare.Run, found: Mapping[str, Any]) -> Splits:
     """The splits of a finished run, as it used them. Raises DataError if they changed since."""
     trained = trained_rows.read(run.folder / "model", run.folder.name).before()
     splits = load_splits(run.recipe.data, run.task.data, trained)
-    before = {name: found["data"][name]["fingerprint"] for name in SPLITS}
-    if splits.fingerprint != before and found["data"]["train"]["rows"] <= 8:
+    try:
+        before = {name: str(found["data"][name]["fingerprint"]) for name in SPLITS}
+        few = int(found["data"]["train"]["rows"]) <= 8
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{run.folder}: its results do not say which rows it had ({error}): restore them") from None
+    if splits.fingerprint != before and few:
         splits = splits.smoke()  # a run of `graft train --smoke` has 8 rows per split
     changed = [name for name in SPLITS if splits.fingerprint[name] != before[name]]
     if changed:
@@ -158,6 +177,7 @@ class Study:
         self._only_scored()
         self.skipped: list[dict[str, str]] = []
         self.settled = False  # whether it is known which rows can be read
+        self.best: dict[bool, Candidate] = {}  # the best one on validation, of hand-made and of learned features
 
     def _only_scored(self) -> None:
         """Leave out the test rows that the run could not read. Raises DataError if a row that it scored is gone."""
@@ -175,7 +195,8 @@ class Study:
         tried = {one.name: learners.keys_for(one.learners, self.kind) for one in sets}
         total = sum(3 + sum(len(LEARNERS[key].grid) for key in keys) for keys in tried.values()) + 2 * len(SHARES)
         simplest = self._simplest()
-        entries, best = [simplest], dict[bool, Candidate]()
+        entries = [simplest]
+        best = self.best
         with self.progress.item("baselines", total) as bar:
             for one in sets:
                 for candidate in self._tried(one, tried[one.name], bar):
@@ -396,6 +417,35 @@ class Study:
             "parameters": learners.parameters(fitted),
             "about": "The same answer for every row.",
         }
+
+    # ---- what decides ----
+
+    def explain(self, found: dict[str, Any], model: "nn.Module") -> "list[Beside]":
+        """Add `explanation` of the best hand-made features to the results; the maps of some test rows, of images."""
+        from pipelines.baselines import explanations
+
+        if False not in self.best:
+            return []
+        best, rows = self.best[False], self.rows["test"]
+        maps: list[Beside] = []
+        if self.task.data.files == ("image",) and self.kind != "number":
+            ids = rows["id"][:]
+            logits = learners.logits(best.fitted, best.steps.of(best.entries["test"], ids))
+            classical = records(self.task, rows, logits, self.labels)
+            network = read_records(self.run.folder / "predictions" / "test.jsonl")
+            with self.progress.item("what decides", 1) as bar:
+                maps = explanations.beside(
+                    self.task, model, best.features, best.steps, best.fitted, rows, network, classical
+                )
+                bar.advance()
+        ids = self.rows["validation"]["id"][:]
+        numbers = best.steps.of(best.entries["validation"], ids)
+        told = explanations.explain(
+            best.features, best.steps, best.fitted, self.labels, numbers, self._targets("validation"), maps
+        )
+        if told is not None:
+            found["explanation"] = told
+        return maps
 
     # ---- fewer training rows ----
 

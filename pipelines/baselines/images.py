@@ -106,7 +106,7 @@ class Pictures:
         self.shared = sum(self.decoding[key] for key, have in zip(keys, held, strict=True) if have)
         found: list[np.ndarray] = []
         bad: dict[int, str] = {}
-        with preparing(f"{describe.__name__} of images", len(rows)) as advance:
+        with preparing(f"features of images ({describe.__name__})", len(rows)) as advance:
             asked = (self.kept[keys[place]] if held[place] else rows[place] for place in range(len(rows)))
             work = partial(_described, describe, self.white, self.bytes < KEPT)
             for place, (image, seconds, answer) in enumerate(_each(work, asked, len(rows))):
@@ -153,7 +153,7 @@ def small(row: Any, white: int | None = None) -> np.ndarray:
     """The image of a row, uint8 [height, width, 3], at most 256 pixels a side. Raises DataError naming the row."""
     image = image_of(row, white)
     image.thumbnail((SIDE, SIDE))
-    return np.asarray(image)
+    return np.array(image)
 
 
 def _each(work: Callable[[Any], Any], items: Iterator[Any], count: int) -> Iterator[Any]:

@@ -3,7 +3,9 @@
 k nearest neighbours on them say how much the pretraining alone is worth on these data.
 """
 
-from collections.abc import Mapping
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +45,8 @@ def feature_set(recipe: Recipe, splits: Splits) -> FeatureSet:
             "hub": recipe.hub.model_copy(update={"adapter": False}),
         }
     )
-    model = build(plain, task, weights, splits).eval().requires_grad_(False)
+    with _silent():  # the run itself said what there is to say about its model
+        model = build(plain, task, weights, splits).eval().requires_grad_(False)
     name = weights.title.rsplit("/", 1)[-1].removesuffix(" (local folder)")
     return FeatureSet(
         f"features of {name}",
@@ -54,6 +57,17 @@ def feature_set(recipe: Recipe, splits: Splits) -> FeatureSet:
         about=f"What the pretrained trunk of {weights.title} gives to its head, before fine-tuning, scaled to a length "
         "of 1.",
     )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    log = logging.getLogger("graft")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _steps(seed: int) -> list[tuple[str, Any]]:
