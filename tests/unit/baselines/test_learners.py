@@ -86,8 +86,8 @@ def test_softmax_and_sigmoid_give_the_probabilities_back(key: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
     several = fitted(key, "classes", setting=0)
-    parts = several.estimator.predict_proba(shown)
-    first = parts[0][:, 1] if isinstance(parts, list) else parts[:, 0]
+    parts = (several.estimator.estimators_[0] if key == "logistic" else several.estimator).predict_proba(shown)
+    first = (parts[0] if isinstance(parts, list) else parts)[:, 1]
     np.testing.assert_allclose(torch.from_numpy(logits(several, X)).sigmoid()[:, 0].numpy(), first, atol=1e-4)
 
 
