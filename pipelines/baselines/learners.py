@@ -224,8 +224,8 @@ def check_finite(numbers: Any, ids: Sequence[str], name: str) -> Any:
     sparse = hasattr(numbers, "tocsr")
     numbers = numbers.tocsr() if sparse else numbers
     values = numbers.data if sparse else numbers
-    # a sum is not finite if one of its parts is not; so usual data are checked without a copy
-    if not np.isfinite(values.sum(dtype=float)) and not (known := np.isfinite(values)).all():
+    known = np.isfinite(values)
+    if not known.all():
         at = int(np.flatnonzero(~known)[0]) if sparse else 0
         row = int(np.searchsorted(numbers.indptr, at, side="right") - 1) if sparse else int((~known).any(1).argmax())
         raise DataError(f"{ids[row]}: {name} gives a number that is not finite: look at this row, or take it out")
@@ -271,7 +271,7 @@ def fit(
     if kind == "class" and (rows > 0).sum() == 1:
         estimator = _prior(kind, seed, {})
     if hasattr(estimator, "max_leaf_nodes") and kind != "number":
-        estimator.set_params(max_leaf_nodes=_leaves(len(target), classes * (2 if kind == "classes" else 1)))
+        estimator.set_params(max_leaf_nodes=most_leaves(len(target), classes * (2 if kind == "classes" else 1)))
     scaler = _scaler(numbers) if learner.scaled and not hasattr(numbers, "tocsr") else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -303,7 +303,7 @@ def _scaler(numbers: np.ndarray) -> Any:
     return scaler
 
 
-def _leaves(rows: int, counts: int) -> int | None:
+def most_leaves(rows: int, counts: int) -> int | None:
     """The most leaves of a tree: each node keeps one count per class, and thousands of classes would fill the memory.
 
     None if a tree with one leaf per row fits.
@@ -345,7 +345,7 @@ def logits(fitted: Fitted, numbers: Any) -> np.ndarray:
         return np.where(seen, scores, UNSEEN).astype(np.float32)
     full = np.full((len(scores), len(seen)), UNSEEN)
     full[:, seen] = scores
-    return _apart(full, fitted.rows).astype(np.float32)
+    return separate_ties(full, fitted.rows).astype(np.float32)
 
 
 def _squashed(margins: np.ndarray) -> np.ndarray:
@@ -365,7 +365,7 @@ def _probabilities(fitted: Fitted, numbers: Any) -> np.ndarray:
     return np.stack(columns, 1)
 
 
-def _apart(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def separate_ties(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Lower equal scores of a row so that no two are equal: more training rows first, then the first label."""
     places = np.broadcast_to(np.arange(len(rows)), scores.shape)
     order = np.lexsort((places, np.broadcast_to(-rows, scores.shape), -scores), axis=1)

@@ -39,7 +39,7 @@ def test_statistics_of_known_numbers() -> None:
     found = audio.statistics(ramp).reshape(2, 5, 2)
     np.testing.assert_allclose(found[0], [[5, -10], ramp.std(0), [1, -18], [5, -10], [9, -2]], rtol=1e-6)
     np.testing.assert_allclose(found[1, 3], [1, -2])  # the median slope
-    np.testing.assert_allclose(audio._slope(ramp)[2:-2], np.tile([1, -2], (7, 1)))
+    np.testing.assert_allclose(audio.slope(ramp)[2:-2], np.tile([1, -2], (7, 1)))
 
 
 def test_louder_is_the_first_coefficient_and_no_other() -> None:

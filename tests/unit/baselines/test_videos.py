@@ -66,5 +66,5 @@ def test_an_error_of_one_row_does_not_lose_the_others_count() -> None:
         return np.zeros(2)
 
     with pytest.raises(Unreadable) as error:
-        videos._all(describe, range(5), "numbers")
+        videos.read_all(describe, range(5), "numbers")
     assert error.value.rows == {1: "row 1", 3: "row 3"}
