@@ -86,7 +86,7 @@ def statistics(coefficients: np.ndarray) -> np.ndarray:
 
     The change is the slope over five windows. A recording with one window does not change.
     """
-    parts = [coefficients, _slope(coefficients)]
+    parts = [coefficients, slope(coefficients)]
     return np.concatenate([_summary(part) for part in parts]).astype(np.float32)
 
 
@@ -105,7 +105,7 @@ def _summary(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values.mean(0), values.std(0), *np.quantile(values, (0.1, 0.5, 0.9), axis=0)])
 
 
-def _slope(values: np.ndarray) -> np.ndarray:
+def slope(values: np.ndarray) -> np.ndarray:
     """The least-squares slope over five windows; the first and the last window are repeated at the ends."""
     padded = np.pad(values, ((2, 2), (0, 0)), mode="edge")
     n = len(values)

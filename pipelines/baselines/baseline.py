@@ -332,6 +332,7 @@ class Study:
                 "learner": learner.name,
                 "kind": "learned" if features.learned else "hand-made",
                 "settings": fitted.settings,
+                "converged": fitted.converged,
                 "validation": validation,
                 **found,
                 "seconds": _rounded({"features": seconds, "search": search, "fit": fit}),

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipelines.baselines import learners
 from pipelines.baselines.features import FeatureSet
-from pipelines.baselines.learners import Fitted, LearnedSteps
+from pipelines.baselines.learners import Fitted, LearnedSteps, OnePerLabel
 from pipelines.plots.baselines import Beside
 from pipelines.task import Record
 from pipelines.utils.formatting import printable, short
@@ -128,7 +128,6 @@ def _by_class(weights: np.ndarray, names: Sequence[str], fitted: Fitted, labels:
 def _coefficients(fitted: Fitted) -> np.ndarray | None:
     """[labels, features], or [1, features] for a number; 0 for a label without training rows. None: it has none."""
     from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.svm import LinearSVC
 
     linear = (LogisticRegression, LinearSVC, Ridge)
@@ -141,13 +140,10 @@ def _coefficients(fitted: Fitted) -> np.ndarray | None:
         full = np.zeros((len(fitted.rows), own.shape[1]))
         full[fitted.rows > 0] = own
         return full
-    if isinstance(estimator, OneVsRestClassifier):  # a label that all training rows have, or none, has no coefficients
-        known = {place: one for place, one in enumerate(estimator.estimators_) if isinstance(one, linear)}
-        if known:
-            full = np.zeros((len(fitted.rows), np.size(next(iter(known.values())).coef_)))
-            for place, one in known.items():
-                full[place] = np.ravel(one.coef_)
-            return full
+    if isinstance(estimator, OnePerLabel):  # a label that all training rows have, or none, has no coefficients
+        full = np.zeros((len(fitted.rows), len(estimator.coefficients)))
+        full[estimator.varied] = estimator.coefficients.T
+        return full
     return None
 
 

@@ -67,9 +67,41 @@ def _linear_svm(kind: Kind, seed: int, settings: Settings) -> Any:
 
 
 def _one_per_label(kind: Kind, estimator: Any) -> Any:
-    from sklearn.multiclass import OneVsRestClassifier
+    return OnePerLabel(estimator) if kind == "classes" else estimator
 
-    return OneVsRestClassifier(estimator) if kind == "classes" else estimator
+
+class OnePerLabel:
+    """One linear classifier for each label that some of the training rows have and others lack.
+
+    scikit-learn's OneVsRestClassifier asks each label's classifier in turn, which takes seconds for the thousands of
+    labels of YouTube-8M.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(self, numbers: Any, target: np.ndarray) -> "OnePerLabel":
+        """`target` is bool [rows, labels]."""
+        from sklearn.base import clone
+
+        varied = np.asarray(target.any(0) & ~target.all(0))
+        self.estimators_ = [
+            clone(self.estimator).fit(numbers, column) if varies else None
+            for column, varies in zip(target.T, varied, strict=True)
+        ]
+        size, fitted = numbers.shape[1], [one for one in self.estimators_ if one is not None]
+        self.coefficients = np.stack([one.coef_[0] for one in fitted], 1) if fitted else np.zeros((size, 0))
+        self.intercepts = np.array([one.intercept_[0] for one in fitted])
+        # a label that all training rows have gets the highest score, one that no row has the lowest
+        self.margins = np.where(varied, 0.0, np.where(target.all(0), -UNSEEN, UNSEEN))
+        self.varied = varied
+        return self
+
+    def decision_function(self, numbers: Any) -> np.ndarray:
+        """[rows, labels]."""
+        found = np.tile(self.margins, (numbers.shape[0], 1))
+        found[:, self.varied] = numbers @ self.coefficients + self.intercepts
+        return found
 
 
 def _random_forest(kind: Kind, seed: int, settings: Settings) -> Any:
@@ -192,8 +224,8 @@ def check_finite(numbers: Any, ids: Sequence[str], name: str) -> Any:
     sparse = hasattr(numbers, "tocsr")
     numbers = numbers.tocsr() if sparse else numbers
     values = numbers.data if sparse else numbers
-    # a sum is not finite if one of its parts is not; so usual data are checked without a copy
-    if not np.isfinite(values.sum(dtype=float)) and not (known := np.isfinite(values)).all():
+    known = np.isfinite(values)
+    if not known.all():
         at = int(np.flatnonzero(~known)[0]) if sparse else 0
         row = int(np.searchsorted(numbers.indptr, at, side="right") - 1) if sparse else int((~known).any(1).argmax())
         raise DataError(f"{ids[row]}: {name} gives a number that is not finite: look at this row, or take it out")
@@ -239,12 +271,10 @@ def fit(
     if kind == "class" and (rows > 0).sum() == 1:
         estimator = _prior(kind, seed, {})
     if hasattr(estimator, "max_leaf_nodes") and kind != "number":
-        estimator.set_params(max_leaf_nodes=_leaves(len(target), classes * (2 if kind == "classes" else 1)))
+        estimator.set_params(max_leaf_nodes=most_leaves(len(target), classes * (2 if kind == "classes" else 1)))
     scaler = _scaler(numbers) if learner.scaled and not hasattr(numbers, "tocsr") else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        # a label that all training rows have, or none, gets this score for every row
-        warnings.filterwarnings("ignore", "Label .* is present in all training examples", UserWarning)
         estimator.fit(numbers if scaler is None else scaler.transform(numbers), target)
     late = [one for one in caught if issubclass(one.category, ConvergenceWarning)]
     for one in caught:
@@ -273,7 +303,7 @@ def _scaler(numbers: np.ndarray) -> Any:
     return scaler
 
 
-def _leaves(rows: int, counts: int) -> int | None:
+def most_leaves(rows: int, counts: int) -> int | None:
     """The most leaves of a tree: each node keeps one count per class, and thousands of classes would fill the memory.
 
     None if a tree with one leaf per row fits.
@@ -297,17 +327,17 @@ def logits(fitted: Fitted, numbers: Any) -> np.ndarray:
     used = numbers if fitted.scaler is None else fitted.scaler.transform(numbers)
     if fitted.kind == "number":
         return np.asarray(fitted.estimator.predict(used), dtype=np.float32).reshape(-1, 1)
-    if hasattr(fitted.estimator, "predict_proba") and fitted.learner.probabilities:
+    if isinstance(fitted.estimator, OnePerLabel):
+        margins = fitted.estimator.decision_function(used)  # those of logistic regression are log-odds
+        scores = np.clip(margins, np.log(LEAST), -np.log(LEAST)) if fitted.learner.probabilities else _squashed(margins)
+    elif fitted.learner.probabilities:
         raw = _probabilities(fitted, used)
         scores = np.log(np.maximum(raw, LEAST))
         if fitted.kind == "classes":
             scores -= np.log(np.maximum(1 - raw, LEAST))
     elif hasattr(fitted.estimator, "decision_function"):
         margins = np.asarray(fitted.estimator.decision_function(used), dtype=float)
-        if fitted.kind == "class":
-            margins = np.stack([-margins, margins], 1) if margins.ndim == 1 else margins
-        scores = np.sign(margins) * np.log1p(np.abs(margins))
-        scores = scores.reshape(len(margins), -1)
+        scores = _squashed(np.stack([-margins, margins], 1) if margins.ndim == 1 else margins)
     else:  # an SVM whose training rows have one class
         scores = np.zeros((used.shape[0], 1))
     seen = fitted.rows > 0
@@ -315,7 +345,11 @@ def logits(fitted: Fitted, numbers: Any) -> np.ndarray:
         return np.where(seen, scores, UNSEEN).astype(np.float32)
     full = np.full((len(scores), len(seen)), UNSEEN)
     full[:, seen] = scores
-    return _apart(full, fitted.rows).astype(np.float32)
+    return separate_ties(full, fitted.rows).astype(np.float32)
+
+
+def _squashed(margins: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sign(margins) * np.log1p(np.abs(margins)))
 
 
 def _probabilities(fitted: Fitted, numbers: Any) -> np.ndarray:
@@ -331,7 +365,7 @@ def _probabilities(fitted: Fitted, numbers: Any) -> np.ndarray:
     return np.stack(columns, 1)
 
 
-def _apart(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def separate_ties(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Lower equal scores of a row so that no two are equal: more training rows first, then the first label."""
     places = np.broadcast_to(np.arange(len(rows)), scores.shape)
     order = np.lexsort((places, np.broadcast_to(-rows, scores.shape), -scores), axis=1)
@@ -348,6 +382,8 @@ def parameters(fitted: Fitted) -> int:
 
 
 def _size(estimator: Any) -> int:
+    if estimator is None:  # a label that all rows have, or none
+        return 1
     if hasattr(estimator, "estimators_"):
         return sum(_size(one) for one in estimator.estimators_)
     if hasattr(estimator, "tree_"):
@@ -358,4 +394,4 @@ def _size(estimator: Any) -> int:
         return int(estimator._fit_X.nnz if hasattr(estimator._fit_X, "nnz") else np.size(estimator._fit_X))
     if hasattr(estimator, "class_prior_"):
         return int(sum(np.size(one) for one in estimator.class_prior_))
-    return int(np.size(getattr(estimator, "constant_", 1)))  # the mean; or a label that all rows have, or none
+    return int(np.size(estimator.constant_))  # the mean

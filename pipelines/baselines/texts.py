@@ -38,7 +38,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
         FeatureSet(
             "TF-IDF of words",
             read,
-            partial(_steps, columns, words),
+            partial(steps, columns, words),
             LEARNERS,
             names=partial(names, columns),
             quotes=True,
@@ -47,7 +47,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
         FeatureSet(
             "TF-IDF of characters",
             read,
-            partial(_steps, columns, characters),
+            partial(steps, columns, characters),
             LEARNERS,
             names=partial(names, columns),
             quotes=True,
@@ -95,9 +95,7 @@ def terms(analyze: Callable[[str], list[str]], place: int, texts: tuple[str, ...
     return analyze(texts[place][:READ]) or [NOTHING]
 
 
-def _steps(
-    columns: tuple[str, ...], kind: Callable[[], Callable[[str], list[str]]], seed: int
-) -> list[tuple[str, Any]]:
+def steps(columns: tuple[str, ...], kind: Callable[[], Callable[[str], list[str]]], seed: int) -> list[tuple[str, Any]]:
     """One step: texts -> a sparse matrix, each text's part of a row of length 1.
 
     Every term of the training rows is kept up to MOST, also one that occurs once: with few rows these are most of all.

@@ -47,12 +47,12 @@ def feature_sets(task: Task) -> list[FeatureSet]:
 def mean_features(task: Task, rows: "Dataset") -> np.ndarray:
     """The features of each video averaged over its frames, float32 [rows, numbers]. Raises Unreadable."""
     examples: Any = task.encode(rows)
-    return _all(lambda place: examples[place]["features"].mean(0), range(len(rows)), "features of videos")
+    return read_all(lambda place: examples[place]["features"].mean(0), range(len(rows)), "features of videos")
 
 
 def read(rows: "Dataset") -> np.ndarray:
     """Colours and HOG of frames, float32 [rows, numbers]. Raises Unreadable."""
-    return _all(lambda place: described(rows[place]["video"]), range(len(rows)), "frames of videos")
+    return read_all(lambda place: described(rows[place]["video"]), range(len(rows)), "frames of videos")
 
 
 def described(video: Any) -> np.ndarray:
@@ -71,7 +71,8 @@ def described(video: Any) -> np.ndarray:
     return np.asarray(np.mean(found, axis=0), dtype=np.float32)
 
 
-def _all(describe: Any, places: Sequence[int], what: str) -> np.ndarray:
+def read_all(describe: Any, places: Sequence[int], what: str) -> np.ndarray:
+    """`describe(place)` of all places, float32 [places, numbers], by several threads. Raises Unreadable."""
     found: list[np.ndarray] = []
     bad: dict[int, str] = {}
     with preparing(what, len(places)) as advance:

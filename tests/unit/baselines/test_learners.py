@@ -86,8 +86,8 @@ def test_softmax_and_sigmoid_give_the_probabilities_back(key: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
     several = fitted(key, "classes", setting=0)
-    parts = several.estimator.predict_proba(shown)
-    first = parts[0][:, 1] if isinstance(parts, list) else parts[:, 0]
+    parts = (several.estimator.estimators_[0] if key == "logistic" else several.estimator).predict_proba(shown)
+    first = (parts[0] if isinstance(parts, list) else parts)[:, 1]
     np.testing.assert_allclose(torch.from_numpy(logits(several, X)).sigmoid()[:, 0].numpy(), first, atol=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_of_equal_scores_the_more_frequent_class_comes_first() -> None:
     x = np.zeros((6, 1))
     one = fit(LEARNERS["nearest_neighbours"], {"n_neighbors": 6}, "class", 0, x, np.array([2, 2, 1, 1, 0, 0]), 4)
     assert logits(one, x)[0].argsort()[::-1].tolist() == [0, 1, 2, 3]
-    some = learners._apart(np.zeros((1, 4)), np.array([1, 3, 2, 3]))
+    some = learners.separate_ties(np.zeros((1, 4)), np.array([1, 3, 2, 3]))
     assert some[0].argsort()[::-1].tolist() == [1, 3, 2, 0]
 
 
@@ -177,7 +177,7 @@ def test_a_forest_of_thousands_of_classes_has_few_leaves(monkeypatch: pytest.Mon
     monkeypatch.setattr(learners, "FOREST_BYTES", 20 * 2 * 8 * 4 * 10)  # ten leaves with four counts
     forest = fitted("random_forest").estimator
     assert max(tree.get_n_leaves() for tree in forest.estimators_) <= 10 < 90
-    assert learners._leaves(rows=1000, counts=10) == 10 * 4 // 10
+    assert learners.most_leaves(rows=1000, counts=10) == 10 * 4 // 10
 
 
 def test_dense_features_are_standardised_to_rows_of_length_one() -> None:
