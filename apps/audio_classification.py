@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
-from pipelines.apps import parts, sound
+from pipelines.apps import heat_map, parts, sound
 from pipelines.models import audio
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipelines.tasks.audio_classification import AudioClassification
 
 TOP = 5
+PROGRESS = gr.Progress()  # Gradio finds it as the default of a parameter, and replaces it for each event
 
 
 def build(loaded: "Loaded") -> gr.Blocks:
@@ -32,6 +33,19 @@ def build(loaded: "Loaded") -> gr.Blocks:
         picture = sound.spectrogram(recording, rate, read)
         return {answer["label"]: answer["score"] for answer in answers}, picture, note(len(samples) / rate, read)
 
+    def explain(file: dict[str, Any] | None, method: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
+        """A heat map over the time of the recording, and a sentence about it."""
+        recording = sound.uploaded_audio(file, rate, silent_ok=True)
+        if recording is None:
+            return "", ""
+        with parts.shown():
+            row = {"audio": (rate, recording.samples)}
+            _, heat, caption = heat_map.pictures(
+                loaded, row, method, lambda done, of: progress(done / of, desc="Silencing one stretch at a time")
+            )
+        alt = "Spectrogram with a heat map: orange where the recording speaks for the answer"
+        return heat_map.figure(heat, alt), caption
+
     blocks: gr.Blocks
     with parts.page(loaded) as blocks:
         parts.header(loaded, describe(task.labels, loaded.results))
@@ -46,6 +60,10 @@ def build(loaded: "Loaded") -> gr.Blocks:
                         answer = gr.Label(
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
                         )
+                        method = heat_map.choice()
+                        button = gr.Button("What did it listen to?", elem_classes="graft-ask")
+                        heat = gr.HTML(elem_classes="graft-map")
+                        heard = gr.Markdown(elem_classes="graft-note")
                         parts.hint("The likeliest classes of a recording appear here.")
                 picture = gr.HTML(elem_classes="graft-sound")
                 unread = gr.Markdown(elem_classes="graft-note")
@@ -53,6 +71,10 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
+        looking = button.click(
+            explain, [field, method], [heat, heard], api_visibility="private", show_progress_on=heat, **read
+        )
+        field.change(lambda: ("", ""), None, [heat, heard], cancels=[looking], queue=False, api_visibility="private")
         field.change(predict, field, [answer, picture, unread], api_name="predict", show_progress_on=answer, **read)
     return blocks
 

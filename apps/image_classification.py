@@ -8,7 +8,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipelines.apps import parts, visitor
+from pipelines.apps import heat_map, parts, visitor
 
 if TYPE_CHECKING:
     from pipelines.inference.loading import Loaded
@@ -39,14 +39,20 @@ def build(loaded: "Loaded") -> gr.Blocks:
         with parts.shown():
             return {answer["label"]: answer["score"] for answer in loaded.infer(image, top_k=TOP)}
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
+    def explain(file: dict[str, Any] | None, method: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         image = parts.uploaded_image(file)
         if image is None:
             return "", ""
         with parts.shown():
-            photo, heat, caption = look(
-                loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time")
-            )
+            photo: Image.Image
+            heat: Image.Image | None
+            if method == heat_map.GRADIENTS:
+                photo, heat, caption = heat_map.pictures(loaded, {"image": image}, method)
+            else:
+                photo, heat, caption = look(
+                    loaded, image, lambda done, of: progress(done / of, desc="Hiding one region at a time")
+                )
+                caption += heat_map.tested(loaded, "occlusion") if heat else ""
         return layers(photo, heat), caption
 
     blocks: gr.Blocks
@@ -68,6 +74,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                         answer = gr.Label(
                             label="Prediction", num_top_classes=TOP, show_heading=not multi, elem_classes="graft-bars"
                         )
+                        method = heat_map.choice()
                         button = gr.Button("What did it look at?", elem_classes="graft-ask")
                         heat = gr.HTML(js_on_load=BLEND, elem_classes="graft-map")
                         note = gr.Markdown(elem_classes="graft-note")
@@ -85,7 +92,9 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        looking = button.click(explain, image, [heat, note], api_visibility="private", show_progress_on=heat, **read)
+        looking = button.click(
+            explain, [image, method], [heat, note], api_visibility="private", show_progress_on=heat, **read
+        )
         image.change(lambda: ("", ""), None, [heat, note], cancels=[looking], queue=False, api_visibility="private")
         image.change(predict, image, answer, api_name="predict", **read)
     return blocks

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import gradio as gr
 
-from pipelines.apps import parts
+from pipelines.apps import heat_map, parts
 from pipelines.errors import DataError
 from pipelines.models.occlusion import Region, Texts, hide, regions
 
@@ -34,10 +34,16 @@ def build(loaded: "Loaded") -> gr.Blocks:
             check(texts)
             return display(loaded.infer(*texts)), cut_note(task.read(*texts), texts)
 
-    def explain(*texts: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
+    def explain(method: str, *texts: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
             check(texts)
-            page, caption = look(loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time"))
+            if method == heat_map.GRADIENTS:
+                page, caption = by_gradients(loaded, texts)
+            else:
+                page, caption = look(
+                    loaded, texts, lambda done, of: progress(done / of, desc="Hiding one word at a time")
+                )
+                caption += heat_map.tested(loaded, "occlusion")
         return page, f"<p>{html.escape(caption)}</p>"
 
     blocks: gr.Blocks
@@ -64,6 +70,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                             label="Prediction", num_top_classes=TOP, show_heading=single, elem_classes="graft-bars"
                         )
                         unread = gr.Markdown(elem_classes="graft-note")
+                        method = heat_map.choice()
                         ask = gr.Button("What did it look at?", elem_classes="graft-ask")
                         words = gr.HTML(elem_classes="graft-passage")
                         note = gr.HTML(elem_classes="graft-note")
@@ -85,7 +92,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
             **limits,
         )
         # A map shows its own text, so it can stay when the fields change.
-        ask.click(explain, fields, [words, note], api_visibility="private", show_progress_on=words, **limits)
+        ask.click(explain, [method, *fields], [words, note], api_visibility="private", show_progress_on=words, **limits)
     return blocks
 
 
@@ -165,6 +172,16 @@ def look(loaded: "Loaded", texts: Texts, tick: Callable[[int, int], Any] | None 
         "lower it."
     )
     return coloured(texts, read, places, drops), caption
+
+
+def by_gradients(loaded: "Loaded", texts: Texts) -> tuple[str, str]:
+    """The same by the gradients of the model; a text needs two dozen forward and backward passes."""
+    task = cast("TextClassification", loaded.task)
+    row = dict(zip(task.data.input_columns, texts, strict=True))
+    found, _ = heat_map.explained(loaded, row, heat_map.GRADIENTS)
+    answer = f"“{task.labels[found.number]}”" if task.data.labels else "the number"
+    caption = f"Green words raise {answer}, orange words lower it." + heat_map.tested(loaded, found.method)
+    return coloured(texts, task.read(*texts), found.places, found.values.tolist()), caption
 
 
 def coloured(texts: Sequence[str], read: Sequence[int], places: Sequence[Region], drops: Sequence[float]) -> str:

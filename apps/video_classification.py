@@ -11,7 +11,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from pipelines.apps import parts, timeline, video, video_features, visitor
+from pipelines.apps import heat_map, parts, timeline, video, video_features, visitor
 from pipelines.data.video import clips, reading
 from pipelines.errors import DataError
 from pipelines.models import occlusion
@@ -66,14 +66,19 @@ def build(loaded: "Loaded") -> gr.Blocks:
             answers, page = watched(loaded, film)
         return {answer["label"]: answer["score"] for answer in answers[:TOP]}, page, "", film.note
 
-    def explain(file: dict[str, Any] | None, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
+    def explain(file: dict[str, Any] | None, method: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         with parts.shown():
             film = uploaded(task, file)
             if film is None:
                 return "", ""
+            if method == heat_map.GRADIENTS:
+                _, frames, words = heat_map.pictures(loaded, {"video": film.cell}, method)
+                alt = "Frames with a heat map: orange where they speak for the answer"
+                return heat_map.figure(frames, alt), f"{words} {film.note}".strip()
             strip, words = decided(
                 loaded, film, lambda done, of: progress(done / of, desc="Hiding one stretch at a time")
             )
+            words += heat_map.tested(loaded, "occlusion") if strip else ""
         return strip, f"{words} {film.note}".strip()
 
     blocks: gr.Blocks
@@ -102,6 +107,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
                     )
                 with gr.Column(scale=3, min_width=300):
                     chart = timeline.answer()
+                    method = heat_map.choice()
                     button = gr.Button("Which frames decide?", elem_classes="graft-ask")
                     strip = timeline.strip_place()
                     note = gr.Markdown(elem_classes="graft-note")
@@ -110,7 +116,9 @@ def build(loaded: "Loaded") -> gr.Blocks:
 
         # Only one forward pass runs at a time for all visitors. Our code reads the files.
         read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "model"}
-        looking = button.click(explain, field, [strip, note], api_visibility="private", show_progress_on=strip, **read)
+        looking = button.click(
+            explain, [field, method], [strip, note], api_visibility="private", show_progress_on=strip, **read
+        )
         field.change(lambda: ("", ""), None, [strip, note], cancels=[looking], queue=False, api_visibility="private")
         field.change(predict, field, [answer, chart, strip, note], api_name="predict", show_progress_on=chart, **read)
     return blocks

@@ -167,7 +167,7 @@ def _checked(component: Any, value: Any) -> Any:
         return _text(name, value, component.max_length)
     if isinstance(component, gr.Chatbot):
         return _talk(name, value)
-    if isinstance(component, gr.Dropdown):
+    if isinstance(component, (gr.Dropdown, gr.Radio)):
         return _choice(name, value, [choice for _, choice in component.choices])
     if isinstance(component, gr.Checkbox):
         return _choice(name, value, [False, True])

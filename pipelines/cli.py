@@ -559,11 +559,28 @@ def card(run: RunFolder = None) -> None:
 
 
 @app.command()
-def report(run: RunFolder = None) -> None:
+def report(
+    run: RunFolder = None,
+    heat_maps: Annotated[
+        bool,
+        typer.Option(
+            "--heat-maps",
+            help="Of a classifier: show what decided its wrong answers, and test whether these maps depend on what it "
+            "learned. Takes minutes.",
+        ),
+    ] = False,
+) -> None:
     """Write the report of a run again."""
     from pipelines.reporting.report import write_report
 
-    print(write_report(_run(run)))
+    folder = _run(run)
+    if heat_maps:
+        from pipelines.evaluation.explanation import explain
+
+        explain(folder)
+        print(folder / "report.html")
+        return
+    print(write_report(folder))
 
 
 @app.command()

@@ -285,6 +285,12 @@ def _rows(section: DataSection, loaded: Loaded, split: str | None, own: bool) ->
     return _own_rows(section, loaded.task, split, loaded.results, before)
 
 
+def own_rows(loaded: Loaded) -> Any:
+    """The test rows of a finished run, as it scored them. Raises DataError if they changed since."""
+    assert loaded.recipe is not None
+    return _rows(loaded.recipe.data, loaded, None, own=True)[1]
+
+
 def _own_rows(
     section: DataSection, task: Task, split: str | None, results: dict[str, Any] | None, trained: TrainedRows
 ) -> Rows:

@@ -14,6 +14,7 @@ and STEPS forward and backward passes for the gradients.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pipelines.errors import ModelError
@@ -94,7 +95,7 @@ def heat_map(
 def map_of(
     parts: Parts,
     method: str,
-    kind: str,
+    kind: str | None,
     *,
     number: int | None = None,
     tick: Callable[[int, int], Any] | None = None,
@@ -115,7 +116,7 @@ def map_of(
     return Map(method, values, parts.places, number, whole)
 
 
-def log_odds(logits: "Tensor", number: int, kind: str) -> "Tensor":
+def log_odds(logits: "Tensor", number: int, kind: str | None) -> "Tensor":
     """[n, classes] -> [n]: the log-odds of a class against all others, or the number of a regression.
 
     A confident probability stays near 1 when a part is hidden, but its log-odds still change.
@@ -130,7 +131,7 @@ def log_odds(logits: "Tensor", number: int, kind: str) -> "Tensor":
 
 
 def _occluded(
-    parts: Parts, whole: float, number: int, kind: str, batch: int, tick: Callable[[int, int], Any] | None
+    parts: Parts, whole: float, number: int, kind: str | None, batch: int, tick: Callable[[int, int], Any] | None
 ) -> "np.ndarray":
     import torch
 
@@ -144,7 +145,7 @@ def _occluded(
     return parts.spread(occlusion(score, None, parts.hidden, lambda _, part: part, batch=batch, tick=tick))
 
 
-def _integrated(parts: Parts, number: int, kind: str, batch: int) -> "np.ndarray":
+def _integrated(parts: Parts, number: int, kind: str | None, batch: int) -> "np.ndarray":
     import numpy as np
     import torch
     from captum.attr import IntegratedGradients
@@ -238,7 +239,7 @@ def over_time(
     count = min(stretches, filled)
     edges = np.linspace(0, filled, count + 1).round().astype(int).tolist()
     cells = torch.full((length,), -1)
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(edges)):
         cells[start:end] = number
     cells = cells.reshape([length if place == axis else 1 for place in range(1, inputs.ndim)])
 
@@ -246,7 +247,7 @@ def over_time(
         there = torch.stack([cells == number for number in several]).to(inputs.device)
         return logits(torch.where(there, hidden, inputs))
 
-    places = tuple((start / filled, end / filled) for start, end in zip(edges, edges[1:], strict=False))
+    places = tuple((start / filled, end / filled) for start, end in pairwise(edges))
     return Parts(inputs, empty, cells, logits, (count,), range(count), without, np.asarray, places)
 
 

@@ -37,6 +37,7 @@ def check(
     draws: int = DRAWS,
     stages: bool = True,
     explain: Explain = map_of,
+    tick: Callable[[], Any] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
     """{method: {rank_correlation, ci95, rows, draws, passed, stages}} for rows that the model has not seen.
 
@@ -44,7 +45,7 @@ def check(
     varies. `ci95` is the bootstrap interval of that mean over the rows; None for fewer than two. `stages` has the same
     figure of one draw if only the head is random, and if the head and the upper half of the blocks are. A method that
     does not fit the model is left out, and so is a row that cannot be read. The model is not changed: a copy gets the
-    random weights.
+    random weights. `tick` is called after each model and row, `passes(rows)` times.
     """
     import numpy as np
 
@@ -65,6 +66,7 @@ def check(
             for method, maps in learned.items():
                 other = explain(parts, method, kind, number=maps[place].number)
                 found[method].append(rank_correlation(maps[place].values, other.values))
+            tick()
         return {method: np.asarray(values) for method, values in found.items()}
 
     if not learned or not trained:
@@ -77,6 +79,11 @@ def check(
             for method, values in compared(depth, 0).items():
                 result[method].setdefault("stages", {})[name] = _mean(values)
     return result
+
+
+def passes(rows: int, draws: int = DRAWS) -> int:
+    """How often `check` calls `tick` for so many rows."""
+    return rows * (draws + 2)
 
 
 def _parts(task: Any, model: "nn.Module", row: Mapping[str, Any]) -> Parts | None:

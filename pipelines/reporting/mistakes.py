@@ -46,6 +46,7 @@ GAP = "gap"  # the mark of a part of a text that is left out
 NOWHERE = Origin("", None)
 
 Row = Mapping[str, Any]
+Explain = Callable[["Mistake", "Record", Row], "Mistake"]
 
 
 class Piece(NamedTuple):
@@ -77,6 +78,8 @@ class Mistake:
     """Whether the picture has parts next to each other, which need width."""
     recording: bytes | None = None
     """A short MP3 or FLAC."""
+    maps: Mapping[str, bytes] = field(default_factory=dict)
+    """Heat maps: method -> JPEG."""
     origin: Origin = NOWHERE
     """Where the row is in the data. The shared code sets it."""
 
@@ -119,11 +122,18 @@ class Mistakes:
 
 
 def choose(
-    task: "Task", records: "Sequence[Record]", rows: Any, split: str, *, source: str = "", model: Any = None
+    task: "Task",
+    records: "Sequence[Record]",
+    rows: Any,
+    split: str,
+    *,
+    source: str = "",
+    model: Any = None,
+    explain: "Explain | None" = None,
 ) -> Mistakes | None:
     """The wrong rows that rank highest; None if the task shows none or every row is right.
 
-    `source` is the path of the data, for the place of each row.
+    `source` is the path of the data, for the place of each row. `explain` adds heat maps to a row.
     """
     spec = task.mistakes
     if spec is None:
@@ -132,12 +142,19 @@ def choose(
     best = [id_ for _, id_ in sorted(ranked, key=lambda pair: (-pair[0], pair[1]))[: spec.most]]
     if not best:
         return None
-    shown = of_rows(task, records, rows, best, source=source, model=model)
+    shown = of_rows(task, records, rows, best, source=source, model=model, explain=explain)
     return Mistakes(spec.title, spec.order, spec.marks, split, spec.graded, len(ranked), len(records), tuple(shown))
 
 
 def of_rows(
-    task: "Task", records: "Sequence[Record]", rows: Any, ids: Sequence[str], *, source: str = "", model: Any = None
+    task: "Task",
+    records: "Sequence[Record]",
+    rows: Any,
+    ids: Sequence[str],
+    *,
+    source: str = "",
+    model: Any = None,
+    explain: "Explain | None" = None,
 ) -> list[Mistake]:
     """The rows with these ids, in this order, whether they are right or wrong. Ids without a record are left out."""
     spec = task.mistakes
@@ -148,10 +165,13 @@ def of_rows(
         return []
     places = {id_: where[id_] for id_ in ids if id_ in where}
     found = origins(rows, list(places.values()), source)
-    return [
-        replace(_bounded(spec.show(known[id_], rows[place], model)), origin=origin)
-        for (id_, place), origin in zip(places.items(), found, strict=True)
-    ]
+    shown = []
+    for (id_, place), origin in zip(places.items(), found, strict=True):
+        row = rows[place]
+        one = spec.show(known[id_], row, model)
+        one = explain(one, known[id_], row) if explain is not None else one
+        shown.append(replace(_bounded(one), origin=origin))
+    return shown
 
 
 def _bounded(one: Mistake) -> Mistake:
@@ -413,7 +433,10 @@ def save(found: Mistakes | None, folder: Path) -> None:
         folder.mkdir(parents=True)
         listed = []
         for place, one in enumerate(found.shown):
-            names = write_files(one, folder, str(place))
+            names: dict[str, Any] = {**write_files(one, folder, str(place)), "maps": {}}
+            for number, (method, data) in enumerate(one.maps.items()):
+                names["maps"][method] = f"{place}_map_{number}.jpg"
+                (folder / names["maps"][method]).write_bytes(data)
             file = None if one.origin.file is None else _relative(one.origin.file, folder.parent)
             listed.append({**asdict(one), **names, "origin": {"text": one.origin.text, "file": file}})
     except OSError as error:
@@ -452,7 +475,7 @@ def read(folder: Path) -> Mistakes | None:
     try:
         for one in kept["shown"]:
             found = _mistake(folder, one, room)
-            room -= sum(len(data) for data in (found.picture, found.recording) if data is not None)
+            room -= sum(len(data) for data in (found.picture, found.recording, *found.maps.values()) if data)
             shown.append(found)
         title, order, marks, split = (str(kept[key]) for key in ("title", "order", "marks", "split"))
         counted = bool(kept["graded"]), int(kept["wrong"]), int(kept["rows"])
@@ -477,6 +500,11 @@ def _mistake(folder: Path, one: Mapping[str, Any], room: int) -> Mistake:
         picture=_file(folder, one["picture"], room),
         wide=one.get("wide") is True,
         recording=_file(folder, one["recording"], room),
+        maps={
+            str(method): data
+            for method, name in one.get("maps", {}).items()
+            if (data := _file(folder, name, room // 8)) is not None
+        },
         origin=Origin(str(place["text"]), None if place["file"] is None else Path(place["file"])),
     )
 

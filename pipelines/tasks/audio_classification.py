@@ -28,6 +28,7 @@ from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
     from torch import Tensor, nn
 
     from pipelines.data.audio.clips import Clips
@@ -398,3 +399,13 @@ class AudioClassification(Task):
             noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(0))
             empty = hidden + 0.01 * inputs.square().mean().sqrt() * noise.to(device)
         return attribution.over_time(inputs, logits, axis, hidden, empty, attribution.STRETCHES, share)
+
+    def map_picture(self, row: Mapping[str, Any], parts: "Parts", values: "np.ndarray") -> "Image":
+        """The spectrogram of what the model reads, with a heat map over its time."""
+        from pipelines.data.audio.spectrogram import picture
+        from pipelines.models import audio as sound
+        from pipelines.plots import heat_maps
+
+        samples = self._asked(row)["audio"]
+        drawn = picture(samples, sound.rate(self.extractor)).resize((320, 120))
+        return heat_maps.over(drawn, values[None])

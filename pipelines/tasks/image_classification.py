@@ -24,6 +24,7 @@ from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
     from torch import Tensor, nn
 
     from pipelines.metrics.statistics import Statistics
@@ -333,3 +334,18 @@ class ImageClassification(Task):
             raise example
         pixels = example["pixels"].to(next(model.parameters()).device)
         return attribution.of_image(pixels, lambda inputs: model(pixel_values=inputs).logits.float())
+
+    def map_picture(self, row: Mapping[str, Any], parts: "Parts", values: "np.ndarray") -> "Image":
+        """The image as the model reads it, with a heat map over it."""
+        from PIL import Image as images
+
+        from pipelines.plots import heat_maps
+
+        # what the model's own processor makes of black and of white shows how it scales colours
+        (black, white) = self.processor(
+            [images.new("RGB", (64, 64), colour) for colour in ("black", "white")], return_tensors="pt"
+        )["pixel_values"]
+        low, high = (one.mean((1, 2), keepdim=True) for one in (black, white))
+        pixels = ((parts.inputs[0].cpu() - low) / (high - low)).clamp(0, 1)
+        picture = images.fromarray((pixels * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+        return heat_maps.over(picture, values)

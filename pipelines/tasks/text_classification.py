@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipelines.metrics.statistics import Statistics
     from pipelines.models.attribution import Parts
     from pipelines.models.occlusion import Region
-    from pipelines.reporting.mistakes import Mistake, MistakeSpec
+    from pipelines.reporting.mistakes import Mistake, MistakeSpec, Piece
 
 TEXTS = ("text", "text_pair")
 FLAT = 0.1  # log-odds, or the number; if no word changes more than this, no word is marked
@@ -350,24 +350,33 @@ class TextClassification(Task):
         )
 
     def _shown(self, record: Record, row: Mapping[str, Any], model: Any) -> "Mistake":
-        from pipelines.reporting.mistakes import Mistake, labelled, spans
+        from pipelines.reporting.mistakes import Mistake, labelled
 
         texts = tuple(row[column] for column in TEXTS if column in row)
-        marks: list[list[tuple[int, int, str, float]]] = [[] for _ in texts]
-        drops = self._deciding(model, record, texts) if model is not None else []
-        highest = max((abs(drop) for _, drop in drops), default=0.0)
-        for region, drop in drops if highest > FLAT else []:
-            share = abs(drop) / highest
-            if share > 0.1:
-                marks[region.text].append((region.start, region.end, "for" if drop > 0 else "against", share))
-        names = ("Text",) if len(texts) == 1 else ("First text", "Second text")
-        shown = {name: spans(text, found) for name, text, found in zip(names, texts, marks, strict=True)}
+        shown = self._marked(texts, self._deciding(model, record, texts) if model is not None else [], FLAT)
         if self.options.regression:
             true, predicted = (f"{record[key]:.4g}" for key in ("true", "predicted"))
             return Mistake(
                 true, predicted, facts={"Error": f"{record['predicted'] - record['true']:+.4g}"}, texts=shown
             )
         return replace(labelled(record, self.options.multi_label), texts=shown)
+
+    def _marked(
+        self, texts: tuple[str, ...], drops: "Sequence[tuple[Region, float]]", flat: float, by: str = ""
+    ) -> "dict[str, list[Piece]]":
+        """The texts by their names, with marks on the words whose values are more than `flat` and not much weaker than
+        the strongest one.
+        """
+        from pipelines.reporting.mistakes import spans
+
+        marks: list[list[tuple[int, int, str, float]]] = [[] for _ in texts]
+        highest = max((abs(drop) for _, drop in drops), default=0.0)
+        for region, drop in drops if highest > flat else []:
+            share = abs(drop) / highest
+            if share > 0.1:
+                marks[region.text].append((region.start, region.end, "for" if drop > 0 else "against", share))
+        names = ("Text",) if len(texts) == 1 else ("First text", "Second text")
+        return {f"{name}{by}": spans(text, found) for name, text, found in zip(names, texts, marks, strict=True)}
 
     def _deciding(self, model: Any, record: Record, texts: tuple[str, ...]) -> "list[tuple[Region, float]]":
         """The words that decide the (surest wrong) answer, and how much its log-odds, or the number, fall without
@@ -495,3 +504,10 @@ class TextClassification(Task):
             return self._logits(model, batch)
 
         return attribution.of_text(model, self._encoder(model), classify, texts, self._places(texts), filler)
+
+    def map_texts(
+        self, row: Mapping[str, Any], parts: "Parts", values: "np.ndarray", method: str
+    ) -> "dict[str, list[Piece]]":
+        """The texts with the words marked that a heat map finds strong."""
+        texts = tuple(row[column] for column in TEXTS if row.get(column) is not None)
+        return self._marked(texts, list(zip(parts.places, values.tolist(), strict=True)), 0.0, f", by {method}")

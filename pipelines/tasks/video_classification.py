@@ -24,6 +24,7 @@ from pipelines.utils.sequences import each
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
     from torch import Tensor, nn
 
     from pipelines.data.encoding import Encoding
@@ -448,3 +449,18 @@ class VideoClassification(Task):
 
         still = inputs.mean(1, keepdim=True).expand_as(inputs)
         return attribution.over_time(inputs, logits, 1, still, torch.zeros_like(inputs), attribution.FILM)
+
+    def map_picture(self, row: Mapping[str, Any], parts: "Parts", values: "np.ndarray") -> "Image | None":
+        """A frame of each stretch of time, with its colour; None for features, which show nothing."""
+        from PIL import Image as images
+
+        from pipelines.data.video import reading
+        from pipelines.plots import heat_maps
+
+        if self._features:
+            return None
+        places = self._places(row["video"], self.options.clips)
+        times = places[len(places) // 2]
+        middles = [times[min(int((start + end) / 2 * len(times)), len(times) - 1)] for start, end in parts.places]
+        frames = [images.fromarray(frame) for frame in reading.read_frames(row["video"], middles)]
+        return heat_maps.strip(frames, values)

@@ -52,6 +52,11 @@ def test_a_file_gives_bars_and_its_spectrogram(tones: Any, visit: Any, tmp_path:
     assert picture.get_attribute("alt") == "Spectrogram of 0.2 seconds, up to 8 kHz"
     assert page.locator(".graft-plot .graft-y span").all_inner_texts()[-1] == "8 kHz"
     assert page.get_by_text("at a time").count() == 0
+    for method in ("By hiding parts", "By gradients"):
+        page.get_by_label(method).check()
+        page.get_by_role("button", name="What did it listen to?").click()
+        page.locator(".graft-map img").wait_for(timeout=60 * SECONDS)
+        assert page.get_by_text("Orange parts speak for the answer").count() == 1
     page.screenshot(path=str(tones.log.parent / "page.png"), full_page=True)
     assert not page.broken
     assert {url for url in page.asked if not url.startswith((tones.url, "data:", "blob:", "ws:"))} == set()

@@ -78,6 +78,10 @@ def test_the_map_appears_on_demand_and_goes_with_its_photo(demo: Any, visit: Any
     caption = page.locator(".graft-note p")
     caption.wait_for(timeout=60 * SECONDS)
     assert "region" in caption.inner_text()
+    page.get_by_label("By gradients").check()
+    button.click()
+    page.get_by_text("Orange parts speak for the answer").wait_for(timeout=60 * SECONDS)
+    assert page.locator(".graft-stack img").count() == 2
     page.locator(".gallery-item").first.click()
     caption.wait_for(state="detached", timeout=20 * SECONDS)
     assert page.locator(".graft-stack").count() == 0

@@ -59,6 +59,10 @@ def test_the_answer_and_the_words_that_spoke_for_it(texts: Any, visit: Any) -> N
     page.locator(".graft-passage span").first.wait_for(timeout=60 * SECONDS)
     assert page.locator(".graft-passage p").inner_text().strip() == text.strip()
     assert page.locator(".graft-passage span[style*='opacity']").count() == 1
+    page.get_by_label("By gradients").check()
+    page.get_by_role("button", name="What did it look at?").click()
+    page.get_by_text("Green words raise “").wait_for(timeout=60 * SECONDS)
+    assert page.locator(".graft-passage p").inner_text().strip() == text.strip()
     page.screenshot(path=str(texts.log.parent / "page.png"), full_page=True)
     assert not page.broken
 

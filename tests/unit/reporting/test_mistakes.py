@@ -171,3 +171,35 @@ def test_broken_media_are_left_out(tmp_path: Path) -> None:
         )
         assert (one.picture, one.recording) == (None, None)
         assert "<article>" in str(mistakes.html([one]))
+
+
+def test_heat_maps_are_kept_and_shown_and_never_published(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from pipelines.publishing.card import write_card
+
+    run = fake_run(tmp_path / "run")
+    add_mistakes(run)
+    found = mistakes.read(run / "mistakes")
+    assert found is not None
+    photo = found.shown[0].picture
+    assert photo is not None
+    maps = {"occlusion": photo, "integrated gradients": photo[:-1] + b"\0"}
+    mistakes.save(replace(found, shown=(replace(found.shown[0], maps=maps), *found.shown[1:])), run / "mistakes")
+    again = mistakes.read(run / "mistakes")
+    assert again is not None
+    assert again.shown[0].maps == maps
+    one = {"ci95": [0.0, 0.2], "rows": 8, "draws": 3, "stages": {"head": 0.6}}
+    explanation = {
+        "occlusion": {"rank_correlation": 0.12, "passed": True, **one},
+        "integrated gradients": {"rank_correlation": 0.52, "passed": False, **one},
+    }
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "explanation": explanation}))
+    page = write_report(run).read_text()
+    assert page.count("Heat map by") == 2
+    assert "Do the heat maps depend on what the model learned?" in page
+    assert page.count("do not trust it") == 1
+    card = write_card(run).read_text()
+    assert "0.12 for occlusion, 0.52 for integrated gradients (it fails" in card
+    assert not list((run / "model").rglob("*map*"))
