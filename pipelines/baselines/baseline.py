@@ -286,7 +286,7 @@ class Study:
         except Unreadable as error:
             bad = error.rows
         except DataError:
-            bad = _unreadable(features.read, rows)
+            bad = unreadable_rows(features.read, rows)
         if len(bad) == len(rows):
             raise DataError(f"{self.splits.name}: no row of {split} can be read; the first: {next(iter(bad.values()))}")
         ids = rows["id"][:]
@@ -525,7 +525,7 @@ def _take(entries: Any, places: np.ndarray) -> Any:
     return [entries[place] for place in places.tolist()] if isinstance(entries, list) else entries[places]
 
 
-def _unreadable(read: "Callable[[Dataset], Any]", rows: "Dataset", start: int = 0) -> dict[int, str]:
+def unreadable_rows(read: "Callable[[Dataset], Any]", rows: "Dataset", start: int = 0) -> dict[int, str]:
     """The places of the rows that cannot be read: halves are read until single rows are left."""
     try:
         read(rows)
@@ -534,7 +534,7 @@ def _unreadable(read: "Callable[[Dataset], Any]", rows: "Dataset", start: int = 
             return {start: first_line(error)}
         middle = len(rows) // 2
         low, high = rows.select(range(middle)), rows.select(range(middle, len(rows)))
-        return _unreadable(read, low, start) | _unreadable(read, high, start + middle)
+        return unreadable_rows(read, low, start) | unreadable_rows(read, high, start + middle)
     return {}
 
 

@@ -141,4 +141,4 @@ def test_rows_that_no_feature_set_names_are_found_by_halves(place: Path) -> None
             raise DataError(f"row {min(bad)} is broken")
         return list(part["id"])
 
-    assert baseline._unreadable(read, rows) == {2: "row 2 is broken", 9: "row 9 is broken"}
+    assert baseline.unreadable_rows(read, rows) == {2: "row 2 is broken", 9: "row 9 is broken"}
