@@ -10,6 +10,7 @@ pipelines.predict("runs/beans", "leaves/", out="leaves.csv")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.baselines.baseline import baseline as baseline
     from pipelines.config.recipe import Recipe, load_recipe
     from pipelines.data.loading import load_splits as load_splits
     from pipelines.diagnostics.check import check as check
@@ -35,6 +36,7 @@ _PUBLIC = {
     "RunError": "errors",
     "Task": "task",
     "as_evaluate": "metrics.as_evaluate",
+    "baseline": "baselines.baseline",
     "check": "diagnostics.check",
     "compare": "evaluation.compare",
     "evaluate": "evaluation.evaluate",
@@ -57,6 +59,7 @@ __all__ = [
     "RunError",
     "Task",
     "as_evaluate",
+    "baseline",
     "check",
     "compare",
     "evaluate",

@@ -154,13 +154,6 @@ def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict
     names = sorted(names, key=lambda name: name != first.metric.name)  # the headline metric comes first
     if not names:
         raise DataError(f"{first.folder} and {second.folder}: no metric is common to both")
-    count = int(units.max()) + 1
-
-    def differences(weights: np.ndarray) -> dict[str, float]:
-        known, other = first.task.summarize(one, weights), second.task.summarize(two, weights)
-        return {name: other[name] - known[name] for name in names}
-
-    values = intervals.resampled(differences, units) if count > 1 else {}
     mcnemar, flipped = {}, {}
     for name, (part, of, _) in one.proportions.items():
         if of is None and two.proportions.get(name) == one.proportions[name] and name in names:
@@ -178,19 +171,43 @@ def _pair(first: Run, second: Run, units: np.ndarray, group: str | None) -> dict
     return {
         "first": str(first.folder),
         "second": str(second.folder),
-        "metrics": {
-            name: {
-                "first": first.metrics[name],
-                "second": second.metrics[name],
-                "difference": second.metrics[name] - first.metrics[name],
-                "ci95": intervals.bounds(values[name], count) if values else None,
-            }
-            for name in names
-        },
+        "metrics": paired((first.task, one), (second.task, two), names, units),
         "mcnemar": mcnemar,
         "flipped": flipped,
         "settings": _settings(first.recipe, second.recipe),
         "notes": _notes(one, two, group if mcnemar else None),
+    }
+
+
+def paired(
+    first: tuple[Task, Statistics], second: tuple[Task, Statistics], names: Sequence[str], units: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Two scores on the same rows, and their difference, second minus first: metric -> {first, second, difference,
+    ci95}.
+
+    Every resample takes the same `units` [rows] of both (see pipelines.metrics.intervals). ci95 is None if all
+    resamples give the same difference, or if there is only one unit.
+    """
+
+    def scores(weights: np.ndarray) -> tuple[dict[str, float], dict[str, float]]:
+        (task, one), (other, two) = first, second
+        return task.summarize(one, weights), other.summarize(two, weights)
+
+    def differences(weights: np.ndarray) -> dict[str, float]:
+        known, new = scores(weights)
+        return {name: new[name] - known[name] for name in names}
+
+    known, new = scores(first[1].ones())
+    count = int(units.max()) + 1
+    values = intervals.resampled(differences, units) if count > 1 else {}
+    return {
+        name: {
+            "first": known[name],
+            "second": new[name],
+            "difference": new[name] - known[name],
+            "ci95": intervals.bounds(values[name], count) if values else None,
+        }
+        for name in names
     }
 
 

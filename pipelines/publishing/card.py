@@ -22,8 +22,15 @@ from pipelines.errors import ModelError, RunError
 from pipelines.models.adapters import FORMATS
 from pipelines.models.classic_kinds import code
 from pipelines.models.source import library, read_json_object
+from pipelines.plots.baselines import BESIDE
 from pipelines.plots.style import AGGREGATE
-from pipelines.publishing.privacy import allowed_rows, public_mistakes, public_recipe, refuse_local_paths
+from pipelines.publishing.privacy import (
+    allowed_rows,
+    public_mistakes,
+    public_recipe,
+    public_results,
+    refuse_local_paths,
+)
 from pipelines.reporting import mistakes
 from pipelines.reporting.mistakes import Mistakes, Piece
 from pipelines.reporting.pages import FILTERS
@@ -54,6 +61,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     _read(run / "results.json")
     results, recipe = read_results(run), parse(_read(run / "recipe.yaml"), str(run / "recipe.yaml")).value
     public = public_recipe(recipe, results)
+    results = public_results(recipe, results)
     repo_id = repo_id or recipe["hub"]["repo_id"]
     wrong = public_mistakes(run, recipe)
     files = _write_mistakes(model / mistakes.FOLDER, wrong)
@@ -64,7 +72,7 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     }
     for name, content in written.items():
         refuse_local_paths(name, content, run, recipe)
-    _copy_figures(run)
+    _copy_figures(run, results)
     for name, content in written.items():
         write_text(model / name, content)
     return model / "README.md"
@@ -83,12 +91,12 @@ def recipe_text(public: dict[str, Any], results: dict[str, Any]) -> str:
     return note + dump(public)
 
 
-def _copy_figures(run: Path) -> None:
+def _copy_figures(run: Path, results: Mapping[str, Any]) -> None:
     """Copy the figures that show no row of the data into model/figures/."""
     target = run / "model" / "figures"
     try:
         shutil.rmtree(target, ignore_errors=True)
-        for figure in _figures(run):
+        for figure in _figures(run, results):
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / "figures" / figure["file"], target / figure["file"])
     except OSError as error:
@@ -107,13 +115,15 @@ def _write_mistakes(target: Path, wrong: Mistakes | None) -> list[dict[str, str 
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _figures(run: Path) -> list[dict[str, Any]]:
+def _figures(run: Path, results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures that show no row, without those of classical learners that results.json no longer names."""
     from PIL import Image
 
     found = []
     for path in sorted((run / "figures").glob("*.png")):
         with Image.open(path) as image:
-            if image.info.get("Comment") == AGGREGATE:
+            stale = path.stem in BESIDE and not results.get("baselines")
+            if image.info.get("Comment") == AGGREGATE and not stale:
                 alt = html.escape(image.info["Description"])
                 found.append(
                     {"name": path.stem, "file": path.name, "alt": alt, "width": min(round(image.width * 0.51), 760)}
@@ -209,7 +219,7 @@ def _render(
     adapter = (run / "model" / FORMATS[kind.hub.adapter_format].file).is_file()
     examples = run / "model" / "examples" / "examples.json"
     rows = json.loads(_read(examples)) if examples.is_file() else []
-    figures = _figures(run)
+    figures = _figures(run, results)
     config = read_json_object(run / "model" / "config.json") or {}
     template = template_environment().get_template(f"{recipe['task'].replace('-', '_')}.md.j2")
     body = template.render(
@@ -228,7 +238,8 @@ def _render(
         before=results["baseline"],
         splits={split: of for split, of in results["data"].items() if isinstance(of, dict)},
         tables={title: rows for title, rows in results["test"]["tables"].items() if len(rows) > 1},
-        figures=[figure for figure in figures if figure["name"] not in CURVES],
+        figures=[figure for figure in figures if figure["name"] not in (*CURVES, *BESIDE)],
+        beside_figures=[figure for figure in figures if figure["name"] in BESIDE],
         curves=[figure for figure in figures if figure["name"] in CURVES],
         examples=rows[: allowed_rows(recipe)],
         adapter=adapter,

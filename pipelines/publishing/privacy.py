@@ -349,6 +349,22 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
     return public
 
 
+def public_results(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """The results for publishing. They lack what classical learners told of the content of rows.
+
+    A word that decides for a class is a piece of somebody's text, so it goes with the rows that `hub.examples` allows.
+    Why features were left out may name a file, and that may be the name of a person.
+    """
+    found = results.get("baselines")
+    if not found:
+        return results
+    public = {**found, "skipped": [{"name": one["name"]} for one in found["skipped"]]}
+    why = found.get("explanation")
+    if why and why["content"] and allowed_rows(recipe) == 0:
+        public["explanation"] = None
+    return {**results, "baselines": public}
+
+
 _LOCAL = re.compile(r"(?:~[^/\\]*|\.{1,2})?[/\\]|[A-Za-z]:[/\\]|\w+://")
 
 

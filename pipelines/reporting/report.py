@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
+from pipelines.plots.baselines import BESIDE
 from pipelines.plots.style import AGGREGATE, WIDTH, png, svg
 from pipelines.reporting import mistakes
 from pipelines.reporting.inline_svg import markup
@@ -103,13 +104,15 @@ def _line(text: str) -> dict[str, Any]:
 
 def _render(run: Path, recipe: str, results: dict[str, Any]) -> str:
     settings = parse(recipe, str(run / "recipe.yaml"))[0]
+    figures = _figures(run / "figures")
     template = templates().get_template("report.html.j2")
     text: str = template.render(
         title=run.resolve().name,
         recipe=recipe,
         settings=settings,
         results=results,
-        figures=_figures(run / "figures"),
+        figures=[figure for figure in figures if figure["name"] not in BESIDE],
+        beside_figures=[figure for figure in figures if figure["name"] in BESIDE],
         clips=clips_of(run / "examples"),
         mistakes=mistakes.section(mistakes.read(run / mistakes.FOLDER), run),
         mistakes_style=mistakes.style(),

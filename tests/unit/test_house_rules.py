@@ -257,7 +257,7 @@ def test_public_names() -> None:
     import pipelines
 
     errors = {"GraftError", "RecipeError", "DataError", "ModelError", "RunError", "HubError"}
-    verbs = {"check", "compare", "evaluate", "predict", "publish", "runs", "train"}
+    verbs = {"baseline", "check", "compare", "evaluate", "predict", "publish", "runs", "train"}
     verbs |= {"as_evaluate", "load", "load_recipe", "load_splits"}
     assert set(pipelines.__all__) == {"Recipe", "Task"} | verbs | errors
     for name in pipelines.__all__:
