@@ -31,9 +31,10 @@ def sizes(words: int = WORDS) -> dict[str, dict[str, Any]]:
 
     def weights(kind: str, given: dict[str, Any]) -> int:
         import torch
+        from transformers.initialization import no_init_weights
 
         (network,) = (one for one in classics.networks(kind) if one.__name__.endswith("ForCausalLM"))
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():
             return sum(parameter.numel() for parameter in network(vocab_size=words, **given).parameters())
 
     wanted = weights("transformer", TRANSFORMER)

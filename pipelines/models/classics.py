@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
+from transformers.initialization import no_init_weights
 
 from pipelines.errors import ModelError
 from pipelines.models.classic_kinds import KINDS
@@ -124,7 +125,8 @@ def create(config: Any, suffix: str) -> Classic:
     if "num_labels" in inspect.signature(kind.__init__).parameters:
         given["num_labels"] = config.num_labels
     try:
-        with torch.device("meta"):  # a configuration may ask for more than the memory holds
+        # A configuration may ask for more than the memory holds. Random numbers on "meta" would import the compiler.
+        with torch.device("meta"), no_init_weights():
             weights = sum(parameter.numel() for parameter in kind(**given).parameters())
         if weights > MOST_WEIGHTS:
             raise ModelError(

@@ -248,8 +248,8 @@ class TextGeneration(Task):
         self.template = special_tokens.guarded(self.options.prompt or "", self.reader, marks)
         if self.options.chat and found.model_type in CLASSICS:
             raise ModelError(
-                f"options.chat: a {found.model_type} model has no chat template: take a pretrained chat model, or write "
-                "the turns with options.prompt"
+                f"options.chat: a {found.model_type} model has no chat template: take a pretrained chat model, or "
+                "write the turns with options.prompt"
             )
         if self.options.chat:
             self._read_template(pretrained.called(folder))

@@ -186,7 +186,7 @@ def test_unknown_words_hide_bytes_so_there_are_no_bits_per_byte(
         with caplog.at_level(logging.WARNING):
             task.build(Weights(None, config, True), splits)
         row = {"id": "a", "row": 0, "parts": [[0, 3.0, 2]], "surest": None}
-        statistics = task.statistics(task.merge([row], splits.test))
+        statistics = task.statistics(task.merge([row], splits.test), splits.test)
         found[kind] = (list(task.summarize(statistics, statistics.ones())), list(task.metrics))
     both = ["perplexity", "bits_per_byte"]
     assert found == {"words": (both[:1], both[:1]), "bytes": (both, both)}
@@ -218,11 +218,13 @@ def test_unknown_words_hide_bytes_so_there_are_no_bits_per_byte(
     ],
 )
 def test_a_wrong_configuration_is_named(suffix: str, config: dict[str, Any], words: str) -> None:
-    with pytest.raises(ModelError, match=words):
+    def build() -> None:
         made = pretrained.read_config(None, {"model_type": "lstm", **config})
-        read = learned_tokenizer.learn(made, TEXTS, begins=True)
-        word_vectors.of(made, read)
+        word_vectors.of(made, learned_tokenizer.learn(made, TEXTS, begins=True))
         classics.create(made, suffix)
+
+    with pytest.raises(ModelError, match=words):
+        build()
 
 
 def test_a_prompt_is_learned_and_a_chat_refused(tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_vectors_become_the_embedding(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=words):
             TextClassification().build(Weights(None, {**config, **changes}, True), splits)
     path.write_text("Haus 1 2 3\n")
-    with pytest.raises(ModelError, match="none of the .* words of the vocabulary"):
+    with pytest.raises(ModelError, match=r"none of the .* words of the vocabulary"):
         TextClassification().build(Weights(None, config, True), splits)
 
 
