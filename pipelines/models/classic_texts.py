@@ -47,7 +47,7 @@ class RecurrentForSequenceClassification(Classic):
         if num_hidden_layers < 1:
             raise ValueError(f"num_hidden_layers: got {num_hidden_layers}, must be 1 or more")
         size = hidden_size * (2 if bidirectional else 1)
-        self.trunk = nn.ModuleDict({"embedding": nn.Embedding(vocab_size, embedding_size)})
+        self.trunk: Any = nn.ModuleDict({"embedding": nn.Embedding(vocab_size, embedding_size)})
         sizes = [embedding_size, *[size] * (num_hidden_layers - 1)]
         self.trunk["layers"] = nn.ModuleList(
             RecurrentLayer(self.model_type, one, hidden_size, dropout, bidirectional) for one in sizes
@@ -93,8 +93,9 @@ class TransformerForSequenceClassification(Classic):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.trunk = nn.ModuleDict({"embedding": nn.Embedding(vocab_size, hidden_size)})
-        nn.init.normal_(self.trunk["embedding"].weight, std=hidden_size**-0.5)
+        embedding = nn.Embedding(vocab_size, hidden_size)
+        nn.init.normal_(embedding.weight, std=hidden_size**-0.5)
+        self.trunk: Any = nn.ModuleDict({"embedding": embedding})
         self.trunk["layers"] = nn.ModuleList(
             TransformerBlock(hidden_size, num_attention_heads, intermediate_size, dropout, norm_first)
             for _ in range(num_hidden_layers)
@@ -134,8 +135,8 @@ class RecurrentForCausalLM(Classic):
             raise ValueError(f"num_hidden_layers: got {num_hidden_layers}, must be 1 or more")
         if tie_word_embeddings and embedding_size != hidden_size:
             raise ValueError(f"embedding_size: got {embedding_size}, must be hidden_size to be tied ({hidden_size})")
-        self.trunk = nn.ModuleDict({"embedding": nn.Embedding(vocab_size, embedding_size)})
-        nn.init.normal_(self.trunk["embedding"].weight, std=0.1)
+        embedding = nn.Embedding(vocab_size, embedding_size)
+        self.trunk: Any = nn.ModuleDict({"embedding": embedding})
         sizes = [embedding_size, *[hidden_size] * (num_hidden_layers - 1)]
         self.trunk["layers"] = nn.ModuleList(
             RecurrentLayer(self.model_type, one, hidden_size, dropout, False) for one in sizes
@@ -143,7 +144,8 @@ class RecurrentForCausalLM(Classic):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, vocab_size)
         if tie_word_embeddings:
-            self.head.weight = self.trunk["embedding"].weight
+            nn.init.normal_(embedding.weight, std=hidden_size**-0.5)
+            self.head.weight = embedding.weight
 
     def get_output_embeddings(self) -> nn.Module:
         return self.head
@@ -193,8 +195,9 @@ class TransformerForCausalLM(Classic):
         tie_word_embeddings: bool = False,
     ) -> None:
         super().__init__()
-        self.trunk = nn.ModuleDict({"embedding": nn.Embedding(vocab_size, hidden_size)})
-        nn.init.normal_(self.trunk["embedding"].weight, std=hidden_size**-0.5)
+        embedding = nn.Embedding(vocab_size, hidden_size)
+        nn.init.normal_(embedding.weight, std=hidden_size**-0.5)
+        self.trunk: Any = nn.ModuleDict({"embedding": embedding})
         self.trunk["layers"] = nn.ModuleList(
             TransformerBlock(hidden_size, num_attention_heads, intermediate_size, dropout, norm_first)
             for _ in range(num_hidden_layers)
@@ -203,7 +206,7 @@ class TransformerForCausalLM(Classic):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden_size, vocab_size)
         if tie_word_embeddings:
-            self.head.weight = self.trunk["embedding"].weight
+            self.head.weight = embedding.weight
 
     def get_output_embeddings(self) -> nn.Module:
         return self.head
