@@ -6,7 +6,7 @@ The settings are those of PyTorch's word_language_model: 2 layers of 200, batche
 gradients clipped to a norm of 0.25; the optimiser is AdamW for both. The plain loop is nn.Embedding, nn.LSTM,
 nn.Linear and cross_entropy over the blocks that Graft trains on, which it reads from memory.
 
-The text is the language reference that comes with Python. Each of the two trains for STEPS / 4 (default 120) and for
+The text is the language reference that comes with Python. Each of the two trains for STEPS / 4 (default 400) and for
 STEPS steps, in a process of its own; the table has the difference, in processor seconds and in seconds of the clock,
 so start, encoding and evaluation do not count.
 """
@@ -116,7 +116,7 @@ def measured(who: str, folder: Path, steps: int, words: int) -> tuple[float, flo
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 120
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     words = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
