@@ -6,8 +6,8 @@ The settings are those of PyTorch's word_language_model: 2 layers of 200, batche
 gradients clipped to a norm of 0.25; the optimiser is AdamW for both. The plain loop is nn.Embedding, nn.LSTM,
 nn.Linear and cross_entropy over the blocks that Graft trains on, which it reads from memory.
 
-The text is the language reference that comes with Python. Each of the two trains for STEPS / 4 (default 400) and for
-STEPS steps, in a process of its own; the table has the difference, in processor seconds and in seconds of the clock,
+The text is the language reference that comes with Python. Each of the two trains for STEPS (default 400) steps and for
+STEPS / 4, in a process of its own; the table has the difference, in processor seconds and in seconds of the clock,
 so start, encoding and evaluation do not count.
 """
 
