@@ -59,6 +59,16 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
+class TestClassic(TestContract):
+    """A network that transformers has no class for: its card carries the code."""
+
+    spine = False
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        shape = {"num_mel_bins": 16, "hidden_size": 16, "num_hidden_layers": 2, "bidirectional": True}
+        return {**super().recipe(folder), "model": {"config": {"model_type": "gru", **shape}}}
+
+
 def class_folders(folder: Path) -> Path:
     for split in ("train", "validation", "test"):
         for word in tiny_audio.WORDS:
