@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-KINDS = {  # model_type -> module of pipelines.models
+KINDS = {  # model_type -> module of pipelines.models, or several, with a space between
+    "gru": "classic_texts",
     "lenet": "classic_images",
+    "lstm": "classic_texts",
     "mlp": "classic_images",
+    "transformer": "classic_texts",
 }
 
 
@@ -16,21 +19,42 @@ def code(config: Mapping[str, Any]) -> str | None:
     kind, names = config.get("model_type"), config.get("architectures") or []
     if not isinstance(kind, str) or kind not in KINDS or not names:
         return None
-    text = resources.files("pipelines.models").joinpath(f"{KINDS[kind]}.py").read_text(encoding="utf-8")
-    lines = text.splitlines()
+    found = (_quoted(module, [str(names[0])], set()) for module in KINDS[kind].split())
+    return next(("\n\n\n".join(parts) for parts in found if parts), None)
+
+
+def _quoted(module: str, wanted: list[str], done: set[str]) -> list[str]:
+    """What a module defines under these names, with all that it uses of this module and of other classics' modules.
+
+    `done` are the names that need not be quoted again.
+    """
+    text = resources.files("pipelines.models").joinpath(f"{module}.py").read_text(encoding="utf-8")
+    lines, body = text.splitlines(), ast.parse(text).body
     defined = {
         name: node
-        for node in ast.parse(text).body
+        for node in body
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign)
         for name in _names(node)
     }
-    wanted = [str(names[0])]
+    imported = {
+        alias.name: node.module.rpartition(".")[2]
+        for node in body
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("pipelines.models.classic_")
+        for alias in node.names
+        if node.module
+    }
+    wanted = [name for name in wanted if name in defined]
+    elsewhere: dict[str, list[str]] = {}
     for name in wanted:  # grows while it is read
-        if name in defined:
-            used = [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
-            wanted += [one for one in used if one in defined and one not in wanted]
-    parts = {id(defined[name]): defined[name] for name in defined if name in wanted}
-    return "\n\n\n".join("\n".join(lines[_first(node) - 1 : node.end_lineno]) for node in parts.values())
+        for one in [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]:
+            if one in defined and one not in wanted:
+                wanted.append(one)
+            elif one in imported and one not in elsewhere.setdefault(imported[one], []):
+                elsewhere[imported[one]].append(one)
+    before = [part for name, used in elsewhere.items() for part in _quoted(name, used, done)]
+    parts = {id(defined[name]): defined[name] for name in defined if name in wanted and f"{module}.{name}" not in done}
+    done.update(f"{module}.{name}" for name in wanted)
+    return [*before, *("\n".join(lines[_first(node) - 1 : node.end_lineno]) for node in parts.values())]
 
 
 def _names(node: ast.stmt) -> list[str]:

@@ -24,6 +24,7 @@ from pipelines.errors import ModelError
 from pipelines.models.classic_kinds import KINDS
 
 MOST_WEIGHTS = 2 * 10**9
+TEXTS = ("reads_pairs", "pad_token_id", "eos_token_id")  # what a configuration also says of a model for texts
 
 
 class Classic(nn.Module, PyTorchModelHubMixin):
@@ -47,6 +48,7 @@ class Classic(nn.Module, PyTorchModelHubMixin):
             "architectures": [type(self).__name__],
             "id2label": {str(number): label for number, label in config.id2label.items()},
             "problem_type": config.problem_type,
+            **{name: getattr(config, name) for name in TEXTS if getattr(config, name, None) is not None},
         }
         super().save_pretrained(folder, config=fields)
 
@@ -59,29 +61,59 @@ def arguments(network: type[Classic]) -> dict[str, inspect.Parameter]:
 
 def networks(kind: str) -> list[type[Classic]]:
     """The networks of a `model_type`, one for each task that it is for."""
-    module = importlib.import_module(f"pipelines.models.{KINDS[kind]}")
-    own = (one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Classic))
-    return [one for one in own if getattr(one, "model_type", None) == kind]
+    own = (one for module in _modules(kind) for one in vars(module).values() if isinstance(one, type))
+    return [one for one in own if issubclass(one, Classic) and getattr(one, "model_type", None) == kind]
+
+
+def _modules(kind: str) -> list[Any]:
+    return [importlib.import_module(f"pipelines.models.{module}") for module in KINDS[kind].split()]
+
+
+def recipe_keys(kind: type[Classic]) -> dict[str, Any]:
+    """Keys of `model.config` that a network's module reads beside its arguments, with their defaults.
+
+    They are for building the model, and config.json does not hold them.
+    """
+    return dict(getattr(importlib.import_module(kind.__module__), "RECIPE", {}))
 
 
 def register(kind: str) -> None:
-    """Let transformers read configurations of this `model_type`."""
+    """Let transformers read configurations of this `model_type`: with the arguments of its networks for all tasks."""
     if kind in CONFIG_MAPPING:
         return
-    found = arguments(networks(kind)[0])
     fields = {
-        "__annotations__": {name: one.annotation for name, one in found.items()},
-        **{name: one.default for name, one in found.items()},
+        "__annotations__": {name: one.annotation for name, one in _fields(kind).items()},
+        **{name: one.default for name, one in _fields(kind).items()},
         "__module__": __name__,
         "model_type": kind,
     }
     AutoConfig.register(kind, strict(type(f"{kind.title().replace('_', '')}Config", (PretrainedConfig,), fields)))
 
 
+def _fields(kind: str) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
+    for network in networks(kind):
+        given = {
+            name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=Any)
+            for name, value in recipe_keys(network).items()
+        }
+        found = {**arguments(network), **given, **found}
+    return found
+
+
+def usual(config: Any, name: str) -> Any:
+    """The default of a key of `model.config`."""
+    return _fields(config.model_type)[name].default
+
+
 def _network(config: Any, suffix: str) -> type[Classic]:
     found = next((one for one in networks(config.model_type) if one.__name__.endswith(suffix)), None)
     if found is None:
         raise ModelError(f"model.config: a {config.model_type} model is not for this task; choose another model")
+    own = {*arguments(found), *recipe_keys(found)}
+    for name, field in _fields(config.model_type).items():
+        if name not in own and getattr(config, name) != field.default:
+            raise ModelError(f"model.config: the {config.model_type} model of this task has no {name}: leave it out")
     return found
 
 
@@ -124,7 +156,8 @@ def load(folder: Path, config: Any, suffix: str, may_be_new: "set[str] | None" =
         raise ModelError(f"{folder.name}: model.safetensors is damaged: {error}") from None
     own = network.state_dict()
     fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name not in fitting]
+    shared = {own[name].data_ptr() for name in fitting}  # of two names of one tensor, a file holds one
+    missing = [name for name in own if name not in fitting and own[name].data_ptr() not in shared]
     wrong = [name for name in missing if not name.startswith("head.") and name not in (may_be_new or ())]
     if wrong:
         kind = "has another shape" if wrong[0] in tensors else "is missing"

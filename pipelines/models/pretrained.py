@@ -224,6 +224,9 @@ def _classic(
     if folder is None or random:
         return classics.create(config, suffix)
     model = classics.load(folder, config, suffix)
+    own = {id(parameter) for parameter in head(model).parameters()}
+    if missing := [name for name in model.unread if id(model.get_parameter(name)) not in own]:
+        raise ModelError(f"{called(folder)}: its weights do not fit its config.json: {missing[0]} is missing")
     if renew:
         for layer in last_layers(head(model)):
             _draw(layer, 0.02)

@@ -5,12 +5,13 @@ token in the text.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
 from pipelines.losses.language_modelling import Head, head_of
+from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.models.layers import blocks
 from pipelines.models.pretrained import called, first_line, head, load_model, trunk, with_classes
 from pipelines.utils import shares
@@ -29,10 +30,19 @@ FILES = (
 )
 
 
-def tokenizer(folder: Path | None, config: Any) -> Any:
-    """The fast tokenizer of a model folder. Raises ModelError, also if it has more tokens than the model."""
+def tokenizer(
+    folder: Path | None, config: Any, texts: Callable[[], Iterable[str]] | None = None, *, begins: bool = False
+) -> Any:
+    """The fast tokenizer of a model folder. Raises ModelError, also if it has more tokens than the model.
+
+    Without a folder, a classic's one is learned from `texts()`, the training rows; `begins` is of `learn`.
+    """
     from transformers import AutoTokenizer
 
+    if folder is None and texts is not None and config.model_type in CLASSICS and hasattr(config, "tokenizer"):
+        from pipelines.models import learned_tokenizer
+
+        return learned_tokenizer.learn(config, texts(), begins=begins)
     if folder is None:
         raise ModelError(
             "model.config: a text model needs a tokenizer: give model.id, and model.weights=random for random weights"
@@ -83,7 +93,7 @@ def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: 
     It is also raised if a text would get other answers next to longer texts. `does` completes the message "a ... model
     does not ...".
     """
-    if config.model_type not in mapping:
+    if config.model_type not in mapping and config.model_type not in CLASSICS:
         raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
     if _reads_padding(config):
         raise ModelError(

@@ -340,6 +340,8 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
     place = encoders.place(config)
     if place is not None and place != results["model"].get("encoder"):  # a folder: clients/acme looks like a hub id
         config[encoders.KEYS[config["model_type"]]] = PureWindowsPath(place).name
+    if config and isinstance(config.get("word_vectors"), str):
+        config["word_vectors"] = PureWindowsPath(config["word_vectors"]).name
     if recipe.get("metrics"):  # local files of metrics are not published
         public["metrics"] = [entry for entry in recipe["metrics"] if HUB_METRIC.fullmatch(entry)]
         if not public["metrics"]:  # a key that Spaces of version 0.1 do not know

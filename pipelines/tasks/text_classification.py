@@ -123,7 +123,7 @@ class TextClassification(Task):
 
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.data import labels
-        from pipelines.models import pretrained, special_tokens
+        from pipelines.models import pretrained, special_tokens, word_vectors
 
         self.pair = "text_pair" in splits.train.column_names
         self.single = not self.pair
@@ -139,16 +139,25 @@ class TextClassification(Task):
         kind = "regression" if self.options.regression else "multi" if self.options.multi_label else "single"
         config.problem_type = kind if kind == "regression" else f"{kind}_label_classification"
         config.reads_pairs = self.pair
-        self._read_tokens(source.folder, config)
+        self._read_tokens(source.folder, config, splits.train)
         texts = [splits.train[column] for column in TEXTS if column in splits.train.column_names]
         special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
-        return self._model(source.folder, config, source.random, self.labels)
+        vectors = word_vectors.of(config, self.tokenizer)
+        model = self._model(source.folder, config, source.random, self.labels)
+        if vectors:
+            word_vectors.put(model, vectors, frozen=config.freeze_word_vectors)
+        return model
 
-    def _read_tokens(self, folder: Path | None, config: Any) -> None:
+    def _read_tokens(self, folder: Path | None, config: Any, rows: Any = None) -> None:
+        """The tokenizer of a model; one that has none learns it from `rows`."""
         from pipelines.models import special_tokens
         from pipelines.models import text as language
 
-        self.tokenizer = language.tokenizer(folder, config)
+        def texts() -> Iterator[str]:
+            for column in TEXTS:
+                yield from rows[column] if column in rows.column_names else ()
+
+        self.tokenizer = language.tokenizer(folder, config, texts if rows is not None else None)
         if self.tokenizer.pad_token is None:
             if self.tokenizer.eos_token is None:
                 raise ModelError(
@@ -268,8 +277,10 @@ class TextClassification(Task):
 
     def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
         """[batch, classes], float32."""
+        from pipelines.models import pretrained
+
         read = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids") if key in batch}
-        logits: Tensor = model(**read).logits.float()
+        logits: Tensor = pretrained.logits(model(**read)).float()
         return logits
 
     # ---- after training ----

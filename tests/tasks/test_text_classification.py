@@ -57,6 +57,20 @@ class Other(TestContract):
     test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
 
 
+class TestClassic(TestContract):
+    """A network that transformers has no class for: its tokenizer is learned, and its card carries the code."""
+
+    spine = False
+    rate = 2e-2
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        sizes = {"embedding_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 60}
+        return {
+            **super().recipe(folder),
+            "model": {"config": {"model_type": "lstm", "tokenizer": "words", "lowercase": True, **sizes}},
+        }
+
+
 @pytest.mark.integration
 class TestPairs(Other):
     kind = "pair"
