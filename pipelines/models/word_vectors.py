@@ -9,15 +9,12 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from pipelines.errors import ModelError
 from pipelines.utils.files import problem
-
-if TYPE_CHECKING:
-    from torch import nn
 
 log = logging.getLogger("graft")
 
@@ -70,7 +67,7 @@ def put(model: Any, rows: Mapping[int, np.ndarray], *, frozen: bool) -> None:
     import torch
     from torch import nn
 
-    table: nn.Embedding = next(module for module in model.modules() if isinstance(module, nn.Embedding))
+    table = next(module for module in model.modules() if isinstance(module, nn.Embedding))
     values = torch.from_numpy(np.stack(list(rows.values())))
     with torch.no_grad():
         nn.init.normal_(table.weight, std=float(values.std(correction=0)))

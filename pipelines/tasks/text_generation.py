@@ -106,6 +106,7 @@ class TextGeneration(Task):
     reader: Any  # the tokenizer that reads texts (models.special_tokens)
     template: str  # `options.prompt` as the reader takes it
     packs: bool = True  # whether the attention of the model separates the documents of a block
+    words_only: bool = False  # whether the tokens say less than the bytes of a text
     end: int | None = None  # the token that ends an answer in a chat; None: that which ends a text
 
     @property
@@ -145,7 +146,7 @@ class TextGeneration(Task):
         from pipelines.metrics import language_modelling, question_answering
 
         if self._packed:
-            return {**language_modelling.TOKENS, **language_modelling.BYTES}
+            return {**language_modelling.TOKENS, **({} if self.words_only else language_modelling.BYTES)}
         if self.options.chat:
             return {**language_modelling.TOKENS, **question_answering.DIRECTIONS}
         return {**question_answering.DIRECTIONS, **language_modelling.TOKENS}
@@ -173,7 +174,12 @@ class TextGeneration(Task):
     def build(self, source: Any, splits: Any) -> "nn.Module":
         from pipelines.models import special_tokens
 
-        model = self._read(source.folder, source.config, source.random)
+        model = self._read(source.folder, source.config, source.random, splits.train)
+        if self.words_only and self._packed:
+            log.warning(
+                "model.config.tokenizer=words: an unknown word is one token, and spaces are none, so perplexity is of "
+                "these tokens, and there are no bits per byte"
+            )
         if self.options.chat:
             self._tell_of_marks(splits.train)
             return model
@@ -198,12 +204,25 @@ class TextGeneration(Task):
                 ", ".join(map(repr, dict.fromkeys(mark for some in marks for mark in some))),
             )
 
-    def _read(self, folder: Path | None, config: dict[str, Any] | None, random: bool = False) -> "nn.Module":
+    def _learned(self, rows: Any) -> Iterator[str]:
+        """The texts from which a tokenizer is learned."""
+        if self.options.chat:
+            yield from (message["content"] for messages in rows[chat.KIND] for message in messages)
+        elif self.options.prompt is None:
+            yield from rows["text"]
+        else:
+            for row in rows:
+                yield f"{self.options.prompt.format(**{name: row[name] for name in self._inputs})} {row['answer'][0]}"
+
+    def _read(
+        self, folder: Path | None, config: dict[str, Any] | None, random: bool = False, rows: Any = None
+    ) -> "nn.Module":
+        """The model with its tokenizer; a model that has none learns it from `rows`."""
         from transformers import AutoModelForCausalLM
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KINDS
         from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-        from pipelines.models import pretrained, special_tokens
+        from pipelines.models import learned_tokenizer, pretrained, special_tokens, word_vectors
         from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
@@ -213,7 +232,10 @@ class TextGeneration(Task):
                 f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits "
                 "it"
             )
-        self.tokenizer = language.tokenizer(folder, found)
+        learned = None if rows is None else lambda: self._learned(rows)
+        self.tokenizer = language.tokenizer(folder, found, learned, begins=True)
+        self.words_only = learned_tokenizer.loses_text(self.tokenizer)
+        vectors = word_vectors.of(found, self.tokenizer)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(
                 f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends"
@@ -229,6 +251,8 @@ class TextGeneration(Task):
         self.limit = language.longest(self.tokenizer, found)
         self.window = language.length(self.options.max_length, self.tokenizer, found, 1024)
         model = language.language_model(AutoModelForCausalLM, folder, found, random=random)
+        if vectors:
+            word_vectors.put(model, vectors, frozen=found.freeze_word_vectors)
         self.packs = language.keeps_apart(model)
         self.head = language.scores_of(model)
         return model
@@ -439,7 +463,8 @@ class TextGeneration(Task):
         from pipelines.metrics.question_answering import judge
 
         if self._packed:
-            return language_modelling.rows_of(records, rows)
+            merged = language_modelling.rows_of(records, rows)
+            return [{k: v for k, v in one.items() if k != "bytes"} for one in merged] if self.words_only else merged
         in_order = sorted(records, key=lambda r: r["row"])
         if self.options.chat:
             found = [{key: value for key, value in record.items() if key != "row"} for record in in_order]

@@ -57,6 +57,7 @@ class Other(TestContract):
     test_published_and_loaded_is_the_same = test_interrupted_and_resumed_is_uninterrupted = None  # type: ignore[assignment]
 
 
+@pytest.mark.integration
 class TestClassic(TestContract):
     """A network that transformers has no class for: its tokenizer is learned, and its card carries the code."""
 

@@ -53,6 +53,18 @@ class TestContract(TaskContract):
 
 
 @pytest.mark.integration
+class TestClassic(TestContract):
+    """A network that transformers has no class for: its tokenizer is learned, and its card carries the code."""
+
+    spine = False
+    rate = 2e-2
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        sizes = {"embedding_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 300}
+        return {**super().recipe(folder), "model": {"config": {"model_type": "lstm", **sizes}}}
+
+
+@pytest.mark.integration
 class TestAnswers(TestContract):
     """Generation of answers to a prompt."""
 
