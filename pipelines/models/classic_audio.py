@@ -1,7 +1,8 @@
 """Classics that classify recordings: LSTM, GRU and a small Transformer.
 
 They read `input_features`, float32 [n, steps, 2 * num_mel_bins], log-mel energies of 20 ms a step (two frames of 10 ms
-side by side), and `attention_mask` [n, steps], which is 0 in the padding on the right. They give logits [n, num_labels].
+side by side), and `attention_mask` [n, steps], which is 0 in the padding on the right. They give logits
+[n, num_labels].
 """
 
 import torch

@@ -320,9 +320,7 @@ def test_a_feature_extractor_of_another_model_is_an_error(clips: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "group norm", "ast", "whisper", "gru"])
-def test_cached_equals_uncached(
-    family: str, clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_equals_uncached(family: str, clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFT_CACHE", str(tmp_path / "cache"))
     seen: list[Any] = []
     real = store.record
