@@ -26,6 +26,7 @@ from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
 from pipelines.losses.language_modelling import Head, at_targets, nats
+from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.task import Batch, Example, HubSpec, Record, Task
 from pipelines.utils.sequences import each
 
@@ -207,7 +208,7 @@ class TextGeneration(Task):
     def _learned(self, rows: Any) -> Iterator[str]:
         """The texts from which a tokenizer is learned."""
         if self.options.chat:
-            yield from (message["content"] for messages in rows[chat.KIND] for message in messages)
+            yield from (str(message["content"]) for messages in rows[chat.KIND] for message in messages)
         elif self.options.prompt is None:
             yield from rows["text"]
         else:
@@ -245,6 +246,11 @@ class TextGeneration(Task):
         self.reader = special_tokens.reader(self.tokenizer, self.options.special_tokens)
         marks = special_tokens.marks(self.tokenizer)
         self.template = special_tokens.guarded(self.options.prompt or "", self.reader, marks)
+        if self.options.chat and found.model_type in CLASSICS:
+            raise ModelError(
+                f"options.chat: a {found.model_type} model has no chat template: take a pretrained chat model, or write "
+                "the turns with options.prompt"
+            )
         if self.options.chat:
             self._read_template(pretrained.called(folder))
         language.set_attention_dropout(found, self.options.attention_dropout)

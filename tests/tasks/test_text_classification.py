@@ -98,9 +98,10 @@ class TestNumbers(Other):
 
 
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
-    assert recipe.model.id is not None
-    make = tiny_text.distilbert if "distilbert" in recipe.model.id else tiny_text.bert
-    hub.add_model(recipe.model.id, make(folder / "model", BERT) if make is tiny_text.bert else make(folder / "model"))
+    if recipe.model.id is not None:
+        make = tiny_text.distilbert if "distilbert" in recipe.model.id else tiny_text.bert
+        made = make(folder / "model", BERT) if make is tiny_text.bert else make(folder / "model")
+        hub.add_model(recipe.model.id, made)
     small = (f"options.max_length={min(64, recipe.options.max_length)}",)  # type: ignore[attr-defined]
     if "/" not in recipe.data.id:
         return Served(str(tiny_text.labelled(folder / "data")), changes=small)
