@@ -78,7 +78,7 @@ class TransformerForAudioClassification(Classic):
         x, mask = self.trunk["stem"](input_features), attention_mask.bool()
         place = torch.arange(x.shape[1], device=x.device)[None]
         x = self.dropout(x + sinusoids(place, x.shape[2]).to(x.dtype))
-        for layer in self.trunk["layers"]:
+        for layer in self.trunk["layers"].children():
             x, _ = layer(x, mask[:, None, None])
         logits: Tensor = self.head(pooled(self.trunk["norm"](x), mask, "mean"))
         return logits
