@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import ModelError
+from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.models.pretrained import called, first_line, head, load_model, read_tensor, trunk, with_classes
 
 if TYPE_CHECKING:
@@ -26,14 +27,40 @@ def extractor(folder: Path | None, config: Any) -> Any:
             "copy the one that the model came with"
         )
     try:
-        return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+        found = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # damaged files raise many kinds
         raise ModelError(f"{called(folder)}: its feature extractor cannot be read: {first_line(error)}") from error
+    if config.model_type in CLASSICS:
+        usual, names = _usual_extractor(config), ("feature_extractor_type", *LOG_MEL)
+        for name in names:
+            got, wanted = (one.to_dict().get(name) for one in (found, usual))
+            if got != wanted:
+                raise ModelError(
+                    f"{called(folder)}: preprocessor_config.json: {name} is {got}, and its network reads {wanted}: "
+                    "take the file that the model came with"
+                )
+    return found
+
+
+MOST_BANDS = 120  # with more, a band lies between two frequencies of the spectrum and is empty
+LOG_MEL = ("num_mel_bins", "feature_size", "stride", "padding_value")  # of the extractor of a classic
 
 
 def _usual_extractor(config: Any) -> Any:
-    from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+    from transformers import (
+        ASTFeatureExtractor,
+        SeamlessM4TFeatureExtractor,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+    )
 
+    if config.model_type in CLASSICS:
+        # Log-mel energies as Kaldi computes them, each band with mean 0 and standard deviation 1 over a recording.
+        # It pads to the longest recording, and reads the same with and without torchaudio.
+        bands = config.num_mel_bins
+        if not 1 <= bands <= MOST_BANDS:
+            raise ModelError(f"model.config.num_mel_bins: got {bands}, must be 1 to {MOST_BANDS}")
+        return SeamlessM4TFeatureExtractor(feature_size=bands, num_mel_bins=bands, stride=STRIDE)
     if config.model_type == "audio-spectrogram-transformer":
         return ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
     if config.model_type == "whisper":
@@ -74,7 +101,8 @@ def audio_model(auto: Any, folder: Path | None, config: Any, *, random: bool = F
 # ---- classification ----
 
 AST = "audio-spectrogram-transformer"
-FRAME, HOP = 400, 160  # window and hop of AST's spectrogram in samples: 25 and 10 ms
+FRAME, HOP = 400, 160  # window and hop of a spectrogram in samples, AST's and a classic's: 25 and 10 ms
+STRIDE = 2  # frames of a spectrogram that a classic reads as one step
 USUAL_SECONDS = 30.0  # how much of a recording a model of raw samples reads, if the recipe does not set it
 
 
@@ -82,6 +110,8 @@ def check_classifies(folder: Path | None, config: Any) -> None:
     """Raise ModelError if the configuration is not of a supported audio classification model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES as KINDS
 
+    if config.model_type in CLASSICS and hasattr(config, "num_mel_bins"):
+        return
     if config.model_type not in KINDS:
         raise ModelError(
             f"{called(folder)}: a {config.model_type} model does not classify audio; "
@@ -90,7 +120,7 @@ def check_classifies(folder: Path | None, config: Any) -> None:
     if config.model_type not in (AST, "whisper") and not hasattr(config, "conv_stride"):
         raise ModelError(
             f"{called(folder)}: {config.model_type} models are not supported: "
-            "take wav2vec2, HuBERT, WavLM, AST or Whisper"
+            "take wav2vec2, HuBERT, WavLM, AST or Whisper, or a network of model_type gru, lstm or transformer"
         )
 
 
@@ -144,6 +174,26 @@ def classifier(folder: Path | None, config: Any, labels: list[str], *, random: b
         )
 
     return with_classes(config, labels, load, head, fresh=folder is None or random)
+
+
+def is_classic(config: Any) -> bool:
+    """Whether the model is a network of pipelines.models.classic_audio."""
+    return config.model_type in CLASSICS
+
+
+def steps(samples: int) -> int:
+    """How many steps of log-mel energies a classic reads of a recording, at least 1."""
+    return max(1, (1 + (samples - FRAME) // HOP) // STRIDE)
+
+
+def log_mels(recordings: "Sequence[np.ndarray]", found: Any) -> "list[np.ndarray]":
+    """What a classic reads of recordings, float32 [steps, bands] each; one that is shorter than a step gets silence."""
+    import numpy as np
+
+    least = FRAME + (STRIDE - 1) * HOP
+    padded = [np.pad(one, (0, max(0, least - len(one)))) for one in recordings]
+    alone = [found(one, sampling_rate=rate(found), return_tensors="np")["input_features"][0] for one in padded]
+    return [values[: steps(len(one))] for values, one in zip(alone, recordings, strict=True)]
 
 
 def feature_encoder(model: Any) -> "nn.Module | None":

@@ -17,6 +17,8 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     """
     import torch
 
+    from pipelines.models.classics import Classic
+
     torch.manual_seed(seeding.seeded(recipe.train.seed, "build"))
     model = task.build(weights, splits)
     if recipe.train.gradient_checkpointing:
@@ -28,6 +30,11 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
         )
     found = task.layers(model)
     frozen = layers.how_frozen(found, recipe.model.freeze, pretrained=not weights.random)
+    if recipe.model.adapter is not None and isinstance(model, Classic):
+        raise ModelError(
+            f"model.adapter: a {model.model_type} is a small network, and its card has no code for LoRA: "
+            "leave adapter out, all its weights are trained"
+        )
     if recipe.model.adapter is not None:
         layers.freeze(model, found, frozen)
         return adapters.add_adapter(model, found[-1] if task.phases[0].new_head else None, recipe.model.adapter)

@@ -6,11 +6,11 @@ from importlib import resources
 from typing import Any
 
 KINDS = {  # model_type -> module of pipelines.models, or several, with a space between
-    "gru": "classic_texts",
+    "gru": "classic_texts classic_audio",
     "lenet": "classic_images",
-    "lstm": "classic_texts",
+    "lstm": "classic_texts classic_audio",
     "mlp": "classic_images",
-    "transformer": "classic_texts",
+    "transformer": "classic_texts classic_audio",
 }
 
 

@@ -2,7 +2,8 @@
 AudioSet.
 
 Any `AutoModelForAudioClassification` that reads samples (wav2vec2, HuBERT, WavLM, Data2Vec, SEW) or a log-mel
-spectrogram of fixed size (AST, Whisper's encoder). Rows hold `audio` and `label`; labels are matched by name, never by
+spectrogram of fixed size (AST, Whisper's encoder), and small networks that read log-mel energies of a recording's own
+length (GRU, LSTM, Transformer). Rows hold `audio` and `label`; labels are matched by name, never by
 number. If a recording is longer than the model reads, training with augmentation takes a random part; everything else
 takes the middle.
 
@@ -93,8 +94,9 @@ class AudioClassification(Task):
     Options = Options
     extractor: Any
     window: int  # number of samples that the model reads
-    # number of samples -> number of frames; None if the model reads spectrograms, which have a fixed size
+    # number of samples -> number of frames; None if all inputs have one size
     frames: Any = None
+    spectral: bool = False  # whether the model reads spectrograms, not samples
     padding_counts: bool = False  # whether the answers of the model depend on the padding of a batch
 
     def __init__(self, options: Any = None) -> None:
@@ -136,7 +138,7 @@ class AudioClassification(Task):
         self.extractor = sound.extractor(source.folder, config)
         sound.prepare(config, self.extractor, self.options.max_seconds)
         model = self._model(source.folder, config, random=source.random)
-        if self.options.frequency_mask and self.frames is not None:
+        if self.options.frequency_mask and not self.spectral:
             raise ModelError(f"options.frequency_mask: a {config.model_type} model reads no spectrogram: leave it out")
         return model
 
@@ -146,7 +148,10 @@ class AudioClassification(Task):
 
         model = sound.classifier(folder, config, self.labels, random=random)
         self.window = sound.window(config, self.extractor, self.options.max_seconds)
-        if sound.feature_encoder(model) is not None:
+        self.spectral = sound.feature_encoder(model) is None
+        if sound.is_classic(config):
+            self.frames = sound.steps
+        if not self.spectral:
             self.frames = partial(ctc.frames, config)
             ctc.install(model)
             self.padding_counts = ctc.padding_counts(config)
@@ -204,7 +209,10 @@ class AudioClassification(Task):
         }
 
     def _read(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """The model's input, masked: `input_values` [n, longest] with `samples` [n], or spectrograms."""
+        """The model's input, masked: `input_values` [n, longest] with `samples` [n], or spectrograms.
+
+        Spectrograms have one size, or are `input_features` [n, longest, bands] with `steps` [n].
+        """
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -218,6 +226,16 @@ class AudioClassification(Task):
                 for mask, axis in (("time_mask", time), ("frequency_mask", 1 - time)):
                     value[:] = mask_stretch(value, e[mask], axis) if mask in e else value
             return {name: torch.from_numpy(made)}
+        if self.spectral:
+            found = sound.log_mels(audio, self.extractor)
+            for value, e in zip(found, examples, strict=True):
+                spectrum = value.reshape(len(value), sound.STRIDE, -1)  # a view: a band of all frames of a step
+                for mask, axis in (("time_mask", 0), ("frequency_mask", 2)):
+                    spectrum[:] = mask_stretch(spectrum, e[mask], axis) if mask in e else spectrum
+            return {
+                "input_features": pad_sequence([torch.from_numpy(one) for one in found], batch_first=True),
+                "steps": [len(one) for one in found],
+            }
         # Scale each recording alone, so that its level does not depend on the other recordings of its batch.
         values = [sound.scaled(a, self.extractor) for a in audio]
         values = [
@@ -256,19 +274,19 @@ class AudioClassification(Task):
         """[batch, classes], float32."""
         import torch
 
-        from pipelines.models import ctc
+        from pipelines.models import ctc, pretrained
 
         read: dict[str, Any] = {key: batch[key] for key in ("input_values", "input_features") if key in batch}
         samples = ctc.beside.samples = batch.get("samples", ())
         ctc.beside.time = ctc.beside.feature = None
-        if samples and min(samples) < max(samples):
-            # The length is that of the longest recording, not of `input_values`: with cached features these are a
-            # stand-in.
-            device = batch["input_values"].device
+        sizes = batch.get("steps", samples)
+        if sizes and ("steps" in batch or min(sizes) < max(sizes)):
+            # The length is that of the longest recording, not of the input: with cached features it is a stand-in.
+            device = next(iter(read.values())).device
             read["attention_mask"] = (
-                torch.arange(max(samples), device=device) < torch.tensor(samples, device=device)[:, None]
+                torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
             ).long()
-        logits: Tensor = model(**read).logits.float()
+        logits: Tensor = pretrained.logits(model(**read)).float()
         return logits
 
     # ---- after training ----

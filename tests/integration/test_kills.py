@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.config.yaml_io import dump
 from tests.integration.test_resume import VARIANTS
-from tests.support import tiny
-from tests.support.runs import Child, Starter, logged, outcome, settings
+from tests.support import tiny, tiny_audio
+from tests.support.runs import TRAIN, Child, Starter, logged, outcome, settings
 
 LONG = {"train__max_steps": 80, "train__save_every": 5, "train__eval_every": 20}
 KILLS = 24  # in total, over all variants
@@ -85,6 +85,34 @@ def test_killed_once(start: Starter, data: Path, tmp_path: Path) -> None:
     assert child.wait() == -signal.SIGKILL
     assert not (tmp_path / "runs" / "cut" / "model").exists()
     found, _ = command.finish("cut")
+    assert {key for key in found if found[key] != wanted[key]} == set()
+
+
+def test_a_classic_killed_once(start: Starter, tmp_path: Path) -> None:
+    """A GRU that classifies recordings, with dropout, changed samples and masks."""
+    clips = tiny_audio.labelled(tmp_path / "clips")
+    network = {"model_type": "gru", "num_mel_bins": 16, "hidden_size": 16, "num_hidden_layers": 2, "dropout": 0.2}
+    raw = {
+        "task": "audio-classification",
+        "model": {"config": {**network, "bidirectional": True}},
+        "data": {"id": str(clips), "workers": 0},
+        "options": {"augment": "wave", "time_mask": 0.2, "frequency_mask": 0.2},
+        "train": {**TRAIN, "max_steps": 40},
+    }
+    (tmp_path / "gru.yaml").write_text(dump(raw))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["train", str(tmp_path / "gru.yaml"), "--run"]
+    child = start([*arguments, str(whole)], tmp_path / "whole.log")
+    assert child.wait() == 0, child.log.read_text()[-3000:]
+    child = start([*arguments, str(cut)], tmp_path / "cut.log")
+    while not (cut / "checkpoints" / "last").exists():
+        assert time.monotonic() - child.since < 600
+        time.sleep(0.01)
+    child.signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert not (cut / "model").exists()
+    assert start([*arguments, str(cut)], tmp_path / "again.log").wait() == 0
+    found, wanted = outcome(cut), outcome(whole)
     assert {key for key in found if found[key] != wanted[key]} == set()
 
 
