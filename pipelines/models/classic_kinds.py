@@ -6,9 +6,15 @@ from importlib import resources
 from typing import Any
 
 KINDS = {  # model_type -> module of pipelines.models
-    "lenet": "classic_images",
+    "perceptron": "classic_images",
     "mlp": "classic_images",
+    "lenet": "classic_images",
+    "autoencoder": "classic_autoencoder",
+    "alexnet": "classic_images",
+    "vgg": "classic_images",
 }
+
+LAYERWISE = ("autoencoder",)  # kinds whose layers can be pretrained one after the other, without labels
 
 
 def code(config: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,8 @@ from pipelines.errors import ModelError
 from pipelines.models.classic_kinds import KINDS
 
 MOST_WEIGHTS = 2 * 10**9
+LARGEST = {int: 2**20, float: 1e6}  # of an argument: a network of a billion layers would fill the memory by its names
+MOST_LAYERS = 1000
 
 
 class Classic(nn.Module, PyTorchModelHubMixin):
@@ -91,6 +93,10 @@ def create(config: Any, suffix: str) -> Classic:
     given = {name: getattr(config, name) for name in arguments(kind)}
     if "num_labels" in inspect.signature(kind.__init__).parameters:
         given["num_labels"] = config.num_labels
+    for name, value in given.items():
+        most = MOST_LAYERS if name == "num_hidden_layers" else LARGEST.get(type(value))
+        if most is not None and not abs(value) <= most:  # not NaN either
+            raise ModelError(f"model.config: {name} is {value}, and at most {most:,.0f} is allowed")
     try:
         with torch.device("meta"):  # a configuration may ask for more than the memory holds
             weights = sum(parameter.numel() for parameter in kind(**given).parameters())
