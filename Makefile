@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OFFLINE := HF_HUB_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: setup demo test test-integration test-all coverage lint bench bench-gpu docs
+.PHONY: setup demo timeline test test-integration test-all coverage lint bench bench-gpu docs
 
 setup: $(READY)  ## make .venv and install Graft into it, with the versions of constraints.txt
 
@@ -31,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 # One thread: as fast for a model this small, and many times faster than two when something else uses the machine.
 demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
+
+timeline: $(READY)  ## networks of seventy years on one set of images; DATA=photos/ for your own, ARGS="--model ID" for a pretrained one
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python examples/timeline.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Three workers on two cores: one of them mostly waits, for a browser or for a process that starts.
 # Python may keep what it compiles: every worker and every process that a test starts reads the same files.

@@ -117,9 +117,7 @@ class AlexNetForImageClassification(Classic):
 
     model_type = "alexnet"
 
-    def __init__(
-        self, num_labels: int = 1000, image_size: int = 224, width: float = 1.0, dropout: float = 0.5
-    ) -> None:
+    def __init__(self, num_labels: int = 1000, image_size: int = 224, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
         if image_size < 32:
             raise ValueError(f"image_size: got {image_size}, must be 32 or more")
