@@ -213,7 +213,7 @@ def _plain(name: str) -> str:
 def _pretrained(
     data: str | None, folder: Path, size: int, steps: int, model: str | None
 ) -> tuple[Network, dict[str, Any]] | None:
-    """The last network and its recipe; None if there is nothing to start from: drawn digits teach nothing about photos."""
+    """The last network and its recipe; None for a folder without --model, because drawn digits say little of photos."""
     vit = NETWORKS[-1]
     if model is not None:
         network = Network(f"{Path(model).name}, pretrained", vit.year, vit.config, 3e-4)
@@ -224,7 +224,7 @@ def _pretrained(
         return None
     network = Network("ViT, pretrained on drawn digits", vit.year, vit.config, vit.rate / 2)
     printed = folder / "printed_digits"
-    draw_digits(printed, size)
+    draw_digits(printed, size, PRINTED)
     first = _recipe(vit, str(printed), size, 2 * steps)
     base = folder / "pretrained_on_printed_digits"
     _finished(validate(first), base)
@@ -232,7 +232,7 @@ def _pretrained(
     return network, {**raw, "model": {"id": str(base)}}
 
 
-def draw_digits(folder: Path, size: int, count: int = PRINTED) -> None:
+def draw_digits(folder: Path, size: int, count: int) -> None:
     """Write `count` pictures of each digit, white on black, in the fonts of matplotlib, moved, turned and scaled."""
     from matplotlib import font_manager
     from PIL import Image, ImageDraw, ImageFont

@@ -53,8 +53,9 @@ class AutoencoderForImageClassification(Classic):
             raise ValueError(f"corruption: got {corruption}, must be 0 or more, and less than 1")
         self.grayscale, self.corruption = grayscale, corruption
         sizes = [image_size**2 * (1 if grayscale else 3)] + [hidden_size] * num_hidden_layers
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.trunk = nn.Sequential(*(DenoisingLayer(before, after, activation) for before, after in pairs))
+        self.trunk = nn.Sequential()
+        for number in range(num_hidden_layers):
+            self.trunk.append(DenoisingLayer(sizes[number], sizes[number + 1], activation))
         self.head = nn.Linear(hidden_size, num_labels)
 
     def forward(self, pixel_values: Tensor, pretraining: float | None = None) -> Tensor:

@@ -57,8 +57,10 @@ class Options(Strict):
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Dropout before the classifier. Left out: the model's own."""
     pretrain: Annotated[Float, Field(ge=0, le=1)] = 0.0
-    """Of an `autoencoder`: the share of the steps in which its layers learn to reconstruct their inputs, without labels,
-    one layer after the other (Vincent et al. 2008). 1: nothing else, for a run that others start from."""
+    """Fraction of the steps in which the layers of an `autoencoder` learn without labels, one after the other.
+
+    Each learns to reconstruct what it reads (Vincent et al. 2008). With 1, a run does nothing else: others start from it.
+    """
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -132,7 +134,7 @@ class ImageClassification(Task):
                 layer.decoder_bias.requires_grad_(False)  # classification does not use it
         if self.options.pretrain == 1:
             log.warning(
-                "options.pretrain=1: the classifier is not trained; fine-tune from this run (model.id) without the option"
+                "options.pretrain=1: the classifier stays random; fine-tune from this run (model.id) without the option"
             )
         return model
 

@@ -1,4 +1,4 @@
-"""Is layer-wise pretraining worth it with few labels? A stacked denoising autoencoder on MNIST, with 100 labelled digits.
+"""Layer-wise pretraining against a random start: a denoising autoencoder on MNIST, with 100 labelled digits.
 
     python -m tests.benchmarks.layerwise_pretraining MNIST --run runs/layerwise
 

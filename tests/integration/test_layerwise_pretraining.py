@@ -66,7 +66,7 @@ def test_killed_while_layers_are_pretrained(start: Starter, tmp_path: Path, line
 
 
 def test_a_run_starts_from_a_pretrained_one(tmp_path: Path) -> None:
-    """With pretrain=1 the last checkpoint is kept, whatever its accuracy, and labels then follow in a run of their own."""
+    """With pretrain=1 the last checkpoint is kept, whatever its accuracy; a run of its own then learns the labels."""
     with without_pictures():
         first = train(validate(recipe(tmp_path, 1.0)), tmp_path / "first")
         second = train(validate(recipe(tmp_path, 0.0, id=str(tmp_path / "first"))), tmp_path / "second")

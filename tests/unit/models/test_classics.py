@@ -231,7 +231,7 @@ def test_parts_of_a_step_add_up_while_layers_are_pretrained(tmp_path: Path) -> N
 
 
 def test_without_pretraining_all_that_trains_is_used(tmp_path: Path) -> None:
-    """Several processes wait for the gradients of all weights that train: the biases of the decoders are not among them."""
+    """Several processes wait for the gradients of all weights that train, and labels do not use the decoders."""
     task, model, batch = stack(tmp_path, 0.0)
     task.loss(model, batch, task.counts(batch), "main", 0).backward()
     trains = {name for name, one in model.named_parameters() if one.requires_grad}
@@ -242,12 +242,12 @@ def test_without_pretraining_all_that_trains_is_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [{"freeze": "backbone"}, {"adapter": {"kind": "lora"}}])
 def test_frozen_layers_are_not_pretrained(how: dict[str, Any], tmp_path: Path) -> None:
     task, model, batch = stack(tmp_path, 0.5, **how)
-    with pytest.raises(ModelError, match="options.pretrain trains every layer, and some are frozen"):
+    with pytest.raises(ModelError, match=r"options\.pretrain trains every layer, and some are frozen"):
         task.loss(model, batch | {"progress": 0.0}, task.counts(batch), "main", 0)
 
 
 def test_other_models_have_no_layers_to_pretrain(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="options.pretrain: a lenet model has no layers"):
+    with pytest.raises(ModelError, match=r"options\.pretrain: a lenet model has no layers"):
         ImageClassification(Options(pretrain=0.5)).build(Weights(None, {"model_type": "lenet"}, True), rows(tmp_path))
 
 
