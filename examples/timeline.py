@@ -261,8 +261,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     first = found[0]
     rows = ", ".join(f"{point['rows']:,}" for point in first["points"])
     lines = [
-        f"{first['data']}: accuracy on the same {first['test_rows']:,} test rows, with its 95 % interval, after training "
-        f"on {rows} rows. {first['hardware']}.",
+        f"{first['data']}: accuracy on the same {first['test_rows']:,} test rows, with its 95 % interval, after "
+        f"training on {rows} rows. {first['hardware']}.",
         "",
         f"| year | network | parameters | {' | '.join(f'{100 * share:.0f} % of the rows' for share in SHARES)} | "
         f"95 % interval, all rows | rows for {REACHED} | seconds |",

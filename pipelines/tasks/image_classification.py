@@ -59,7 +59,7 @@ class Options(Strict):
     pretrain: Annotated[Float, Field(ge=0, le=1)] = 0.0
     """Fraction of the steps in which the layers of an `autoencoder` learn without labels, one after the other.
 
-    Each learns to reconstruct what it reads (Vincent et al. 2008). With 1, a run does nothing else: others start from it.
+    Each learns to reconstruct what it reads (Vincent et al. 2008). 1: nothing else, so that other runs start from it.
     """
 
     @model_validator(mode="after")

@@ -72,14 +72,16 @@ def main() -> None:
     root = Path(given.run) / f"{given.activation}_{given.layers}"
     network = {"model_type": "autoencoder", "num_hidden_layers": given.layers, "activation": given.activation}
     print("| seed | random start | pretrained | difference |\n|---|---|---|---|")
+
+    def labelled(seed: int, model: dict[str, Any]) -> dict[str, Any]:
+        return recipe(given.data, seed, model, given.steps, rows=LABELLED, batch_size=50)
+
     differences, columns = [], []
     for seed in range(given.seeds):
         base = root / f"{seed}_layers"
         accuracy(recipe(given.data, seed, {"config": network}, given.pretrain_steps, pretrain=1.0, batch_size=64), base)
         found = [
-            accuracy(
-                recipe(given.data, seed, model, given.steps, rows=LABELLED, batch_size=50), root / f"{seed}_{name}"
-            )
+            accuracy(labelled(seed, model), root / f"{seed}_{name}")
             for name, model in (("random", {"config": network}), ("pretrained", {"id": str(base)}))
         ]
         columns.append(found)
