@@ -125,6 +125,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int | None = None, open_browser:
         gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
     # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    _forget_sessions_once(blocks)
     for _ in range(PORTS):
         place = free_port(host, port)
         try:
@@ -154,6 +155,23 @@ def serve(blocks: "gr.Blocks", host: str, port: int | None = None, open_browser:
             if port is not None:
                 raise RunError(f"cannot serve on {host}:{port}: {error}; give another port") from error
     raise RunError(f"no port on {host} stays free: give one")
+
+
+def _forget_sessions_once(blocks: "gr.Blocks") -> None:
+    """Let a session's messages be deleted twice.
+
+    Gradio deletes them when a stream of the session is cut off. A visitor who leaves may cut off two streams, and the
+    second one would put the traceback of a KeyError into the log.
+    """
+    from gradio.utils import LRUCache
+
+    class Messages(LRUCache):  # type: ignore[type-arg]
+        def __delitem__(self, session: str) -> None:
+            if session in self:
+                super().__delitem__(session)
+
+    queue = blocks._queue
+    queue.pending_messages_per_session = Messages(queue.pending_messages_per_session.max_size)
 
 
 def _only_here(host: str) -> bool:

@@ -265,3 +265,19 @@ def test_a_port_that_another_program_takes_at_the_same_moment(monkeypatch: pytes
             assert page.local_url != f"http://127.0.0.1:{taken}/"
         finally:
             page.close(verbose=False)
+
+
+def test_a_session_may_be_forgotten_twice() -> None:
+    import gradio as gr
+
+    from pipelines.apps import launch
+
+    with gr.Blocks() as blocks:
+        gr.Markdown("a page")
+    blocks.queue()
+    launch._forget_sessions_once(blocks)
+    messages = blocks._queue.pending_messages_per_session
+    messages["a session"] = object()
+    del messages["a session"]
+    del messages["a session"]
+    assert not messages
