@@ -91,9 +91,7 @@ def main() -> None:
     print(f"| mean | {means[0]:.3f} | {means[1]:.3f} | {np.mean(differences):+.3f} |")
     if len(differences) > 1:
         low, high = interval(differences)
-        print(
-            f"\ndifference of the means, with its 95 % interval: {np.mean(differences):+.3f} ({low:+.3f} to {high:+.3f})"
-        )
+        print(f"\nmean difference and its 95 % interval: {np.mean(differences):+.3f} ({low:+.3f} to {high:+.3f})")
 
 
 if __name__ == "__main__":
