@@ -13,6 +13,7 @@ from pipelines.training.run import train
 from tests.support import tiny
 from tests.support.runs import (
     Starter,
+    losses,
     one_thread,  # noqa: F401 (a fixture)
     outcome,
     without_pictures,
@@ -73,8 +74,8 @@ def test_a_run_starts_from_a_pretrained_one(tmp_path: Path) -> None:
     assert first is not None
     assert second is not None
     assert first["train"]["best_step"] == first["train"]["steps"] == 30
-    losses = [entry["loss"] for entry in map(json.loads, (tmp_path / "second" / "log.jsonl").open()) if "loss" in entry]
-    assert losses[-1] < 0.9 * losses[0]
+    found = losses(tmp_path / "second")
+    assert found[-1] < 0.9 * found[0]
     saved = json.loads((tmp_path / "second" / "model" / "config.json").read_text())
     assert "pretrain" not in saved
     assert {key: saved[key] for key in STACK} == STACK
