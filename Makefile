@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
 
-timeline: $(READY)  ## networks of seventy years on one set of images; DATA=photos/ for your own, ARGS="--model ID" for a pretrained one
+timeline: $(READY)  ## networks from 1958 to 2020 on one set of images; DATA=photos/ for your own, ARGS="--model ID" for a pretrained one
 	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python examples/timeline.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Three workers on two cores: one of them mostly waits, for a browser or for a process that starts.

@@ -1,4 +1,4 @@
-"""`make timeline`: seventy years of networks on one set of images, in minutes on any machine.
+"""`make timeline`: networks from 1958 to 2020 on one set of images, in minutes on any machine.
 
 Each network learns from 10, 30 and 100 % of the train rows, with equal numbers of steps, and is scored on the same test
 rows: handwritten digits that come with scikit-learn, or any folder of images (`make timeline DATA=photos/`). All start
@@ -302,7 +302,7 @@ def picture(found: Sequence[dict[str, Any]]) -> "Figure":
     axes.invert_yaxis()
     axes.set_xlabel(f"accuracy on {found[0]['test_rows']:,} test rows; the bar is the 95 % interval")
     figure.legend(loc="outside lower center", ncols=len(SHARES))
-    style.headline(figure, f"Networks of {found[-1]['year'] - found[0]['year']} years on {found[0]['data']}")
+    style.headline(figure, f"Networks from {found[0]['year']} to {found[-1]['year']} on {found[0]['data']}")
     values = ", ".join(f"{one['name']} {one['accuracy']:.3f}" for one in found)
     return style.finish(figure, f"Accuracy of networks by year, with all rows: {values}.")
 

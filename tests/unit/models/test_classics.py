@@ -132,6 +132,27 @@ def test_wrong_configurations_say_what_is_wrong(kind: str, fields: dict[str, Any
         network(kind, **fields)
 
 
+def test_weights_that_do_not_fit_say_which(tmp_path: Path) -> None:
+    """Of another size, a layer too few, or a damaged file."""
+    from safetensors.torch import load_file, save_file
+
+    model = network("mlp", 3, image_size=8, hidden_size=6)
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    other = read_config(None, {"model_type": "mlp", "image_size": 16, "hidden_size": 6})
+    with pytest.raises(ModelError, match=r"do not fit its config.json: trunk.1.weight has another shape"):
+        classics.load(tmp_path, other, SUFFIX)
+    config = read_config(tmp_path, None)
+    assert torch.equal(classics.load(tmp_path, config, SUFFIX).trunk[1].weight, model.trunk[1].weight)
+    kept = load_file(file)
+    save_file({name: value for name, value in kept.items() if name != "trunk.1.bias"}, file)
+    with pytest.raises(ModelError, match=r"trunk.1.bias is missing"):
+        classics.load(tmp_path, config, SUFFIX)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"model.safetensors is damaged"):
+        classics.load(tmp_path, config, SUFFIX)
+
+
 @pytest.mark.parametrize("kind", IMAGES)
 def test_the_code_on_a_card_stands_alone(kind: str) -> None:
     """It needs nothing but the imports of the snippet, and has the weights of the class here."""
