@@ -255,7 +255,8 @@ class ImageClassification(Task):
         return errors.sum()
 
     def chosen_by_score(self, progress: float) -> bool:
-        return progress > self.options.pretrain or self.options.pretrain == 0
+        pretrain: float = self.options.pretrain
+        return progress > pretrain or pretrain == 0
 
     # ---- after training ----
 
