@@ -125,7 +125,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int | None = None, open_browser:
         gates.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False))
     # With api_open, requests of other kinds could bypass the queue.
     blocks.queue(max_size=visitor.MAX_WAITING, default_concurrency_limit=1, api_open=False)
-    _forget_sessions_once(blocks)
+    forget_sessions_once(blocks)
     for _ in range(PORTS):
         place = free_port(host, port)
         try:
@@ -157,7 +157,7 @@ def serve(blocks: "gr.Blocks", host: str, port: int | None = None, open_browser:
     raise RunError(f"no port on {host} stays free: give one")
 
 
-def _forget_sessions_once(blocks: "gr.Blocks") -> None:
+def forget_sessions_once(blocks: "gr.Blocks") -> None:
     """Let a session's messages be deleted twice.
 
     Gradio deletes them when a stream of the session is cut off. A visitor who leaves may cut off two streams, and the

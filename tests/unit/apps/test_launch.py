@@ -275,7 +275,7 @@ def test_a_session_may_be_forgotten_twice() -> None:
     with gr.Blocks() as blocks:
         gr.Markdown("a page")
     blocks.queue()
-    launch._forget_sessions_once(blocks)
+    launch.forget_sessions_once(blocks)
     messages = blocks._queue.pending_messages_per_session
     messages["a session"] = object()
     del messages["a session"]
