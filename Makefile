@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OFFLINE := HF_HUB_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False
 
-.PHONY: setup demo timeline-sequences test test-integration test-all coverage lint bench bench-gpu docs
+.PHONY: setup demo timeline timeline-sequences test test-integration test-all coverage lint bench bench-gpu docs
 
 setup: $(READY)  ## make .venv and install Graft into it, with the versions of constraints.txt
 
@@ -31,6 +31,9 @@ $(READY): pyproject.toml constraints.txt
 # One thread: as fast for a model this small, and many times faster than two when something else uses the machine.
 demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, no GPU, no account
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
+
+timeline: $(READY)  ## networks from 1958 to 2020 on one set of images; DATA=photos/ for your own, ARGS="--model ID" for a pretrained one
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python examples/timeline.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 timeline-sequences: $(READY)  ## LSTM, GRU and Transformer of equal size on a text: bits per byte, one table and one picture; DATA=texts/
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/timeline_sequences.py $(if $(DATA),--data "$(DATA)")

@@ -220,6 +220,14 @@ class Task(ABC):
         the batch also holds `progress`, which rises from 0 to 1 over the training, for schedules.
         """
 
+    def chosen_by_score(self, progress: float) -> bool:
+        """Whether validation scores at this point decide which checkpoint is the best. `progress` rises from 0 to 1.
+
+        While they do not, because the model does not yet learn what they measure, the latest checkpoint counts as the
+        best, and an evaluation does not use up `train.early_stopping`.
+        """
+        return True
+
     # ---- after training ----
 
     @abstractmethod

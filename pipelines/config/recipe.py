@@ -697,9 +697,9 @@ SCORELESS |= {"metrics"}  # metrics score predictions that are stored
 
 
 # Keys that version 0.1 does not know, and their defaults
-NEWER: dict[str, dict[str, bool | str | None]] = {
+NEWER: dict[str, dict[str, bool | float | str | None]] = {
     "data": {"label_columns": None, "label_separator": None, "mask_classes": None},
-    "options": {"special_tokens": "text", "chat": False, "white": None},
+    "options": {"special_tokens": "text", "chat": False, "white": None, "pretrain": 0.0},
     "train": {"betas": None, "min_steps": None, "metric": None, "tf32": True, "baseline": True},
 }
 

@@ -5,13 +5,21 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-KINDS = {  # model_type -> module of pipelines.models, or several, with a space between
-    "gru": "classic_texts classic_audio",
-    "lenet": "classic_images",
-    "lstm": "classic_texts classic_audio",
-    "mlp": "classic_images",
-    "transformer": "classic_texts classic_audio",
+SEQUENCES = ("classic_texts", "classic_audio")
+
+KINDS: dict[str, tuple[str, ...]] = {  # model_type -> modules of pipelines.models
+    "perceptron": ("classic_images",),
+    "mlp": ("classic_images",),
+    "lenet": ("classic_images",),
+    "autoencoder": ("classic_autoencoder",),
+    "alexnet": ("classic_images",),
+    "vgg": ("classic_images",),
+    "lstm": SEQUENCES,
+    "gru": SEQUENCES,
+    "transformer": SEQUENCES,
 }
+
+LAYERWISE = ("autoencoder",)  # kinds whose layers can be pretrained one after the other, without labels
 
 
 def code(config: Mapping[str, Any]) -> str | None:
@@ -19,7 +27,7 @@ def code(config: Mapping[str, Any]) -> str | None:
     kind, names = config.get("model_type"), config.get("architectures") or []
     if not isinstance(kind, str) or kind not in KINDS or not names:
         return None
-    found = (_quoted(module, [str(names[0])], set()) for module in KINDS[kind].split())
+    found = (_quoted(module, [str(names[0])], set()) for module in KINDS[kind])
     return next(("\n\n\n".join(parts) for parts in found if parts), None)
 
 

@@ -26,6 +26,8 @@ from pipelines.models.classic_kinds import KINDS
 
 MOST_WEIGHTS = 2 * 10**9
 TEXTS = ("reads_pairs", "pad_token_id", "eos_token_id")  # what a configuration also says of a model for texts
+LARGEST = {int: 2**20, float: 1e6}  # of an argument: a network of a billion layers would fill the memory by its names
+MOST_LAYERS = 1000
 
 
 class Classic(nn.Module, PyTorchModelHubMixin):
@@ -67,7 +69,7 @@ def networks(kind: str) -> list[type[Classic]]:
 
 
 def _modules(kind: str) -> list[Any]:
-    return [importlib.import_module(f"pipelines.models.{module}") for module in KINDS[kind].split()]
+    return [importlib.import_module(f"pipelines.models.{module}") for module in KINDS[kind]]
 
 
 def recipe_keys(kind: type[Classic]) -> dict[str, Any]:
@@ -124,6 +126,10 @@ def create(config: Any, suffix: str) -> Classic:
     given = {name: getattr(config, name) for name in arguments(kind)}
     if "num_labels" in inspect.signature(kind.__init__).parameters:
         given["num_labels"] = config.num_labels
+    for name, value in given.items():
+        most = MOST_LAYERS if name == "num_hidden_layers" else LARGEST.get(type(value))
+        if most is not None and not abs(value) <= most:  # not NaN either
+            raise ModelError(f"model.config: {name} is {value}, and at most {most:,.0f} is allowed")
     try:
         # A configuration may ask for more than the memory holds. Random numbers on "meta" would import the compiler.
         with torch.device("meta"), no_init_weights():

@@ -17,7 +17,7 @@ from pipelines.config.recipe import Float, Int, Strict
 from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
-from pipelines.models.classic_kinds import KINDS
+from pipelines.models.classic_kinds import KINDS, LAYERWISE
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
@@ -58,6 +58,11 @@ class Options(Strict):
     """The value of white in images of 16 bits: 4095 for a detector of 12 bits. Left out: 65,535."""
     dropout: Annotated[Float, Field(ge=0, lt=1)] | None = None
     """Dropout before the classifier. Left out: the model's own."""
+    pretrain: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    """Fraction of the steps in which the layers of an `autoencoder` learn without labels, one after the other.
+
+    Each learns to reconstruct what it reads (Vincent et al. 2008). 1: nothing else, so that other runs start from it.
+    """
 
     @model_validator(mode="after")
     def _fits(self) -> "Options":
@@ -112,6 +117,11 @@ class ImageClassification(Task):
             # transformers passes num_classes itself.
             config.model_args = {k: v for k, v in (config.model_args or {}).items() if k != "num_classes"}
         self._set_dropout(config)
+        if self.options.pretrain and config.model_type not in LAYERWISE:
+            raise ModelError(
+                f"options.pretrain: a {config.model_type} model has no layers that can be pretrained one after the "
+                f"other: leave it out, or choose model: {{config: {{model_type: {LAYERWISE[0]}}}}}"
+            )
         self.processor = vision.image_processor(source.folder, config, self.options.image_size)
         height, width = vision.input_size(self.processor)
         if isinstance(getattr(config, "image_size", None), int) and self.options.image_size is not None:
@@ -121,6 +131,13 @@ class ImageClassification(Task):
         model = vision.image_classifier(source.folder, config, self.labels, random=source.random)
         if self.options.image_size is not None:
             vision.try_size(model, height, width)
+        if config.model_type in LAYERWISE and not self.options.pretrain:
+            for layer in model.trunk:  # type: ignore[union-attr]
+                layer.decoder_bias.requires_grad_(False)  # classification does not use it
+        if self.options.pretrain == 1:
+            log.warning(
+                "options.pretrain=1: the classifier stays random; fine-tune from this run (model.id) without the option"
+            )
         return model
 
     def _set_dropout(self, config: Any) -> None:
@@ -211,19 +228,37 @@ class ImageClassification(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         from pipelines.losses import classification as classes
 
-        return classes.counts(
+        found = classes.counts(
             batch["target"], classes.weights_of(self.weights, self.labels, "cpu"), self.options.multi_label
         )
+        return found | ({"images": float(len(batch["id"]))} if self.options.pretrain else {})
 
     def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float], phase: str, step: int) -> "Tensor":
         from pipelines.losses import classification as classes
         from pipelines.models import pretrained
 
+        if batch.get("progress", 1.0) < self.options.pretrain:
+            return self._reconstruction(model, batch) / counts["images"]
         logits = pretrained.logits(model(pixel_values=batch["pixel_values"])).float()
         weights = classes.weights_of(self.weights, self.labels, logits.device)
         return classes.loss(
             logits, batch["target"], counts, weights, self.options.multi_label, self.options.label_smoothing
         )
+
+    def _reconstruction(self, model: "nn.Module", batch: Batch) -> "Tensor":
+        """The summed reconstruction errors of the layer whose turn it is. Raises ModelError if weights are frozen."""
+        if not all(parameter.requires_grad for parameter in model.parameters()):
+            raise ModelError(
+                "options.pretrain trains every layer, and some are frozen: leave out model.freeze, model.adapter and "
+                "train.head_epochs"
+            )
+        done = batch["progress"] / self.options.pretrain
+        errors: Tensor = model(pixel_values=batch["pixel_values"], pretraining=done)
+        return errors.sum()
+
+    def chosen_by_score(self, progress: float) -> bool:
+        pretrain: float = self.options.pretrain
+        return progress > pretrain or pretrain == 0
 
     # ---- after training ----
 
@@ -327,13 +362,13 @@ class ImageClassification(Task):
 
     def parts(self, model: Any, row: Mapping[str, Any]) -> "Parts":
         """An image in the cells of its heat map. Raises DataError."""
-        from pipelines.models import attribution
+        from pipelines.models import attribution, pretrained
 
         (example,) = self.prepare([row])
         if isinstance(example, DataError):
             raise example
         pixels = example["pixels"].to(next(model.parameters()).device)
-        return attribution.of_image(pixels, lambda inputs: model(pixel_values=inputs).logits.float())
+        return attribution.of_image(pixels, lambda inputs: pretrained.logits(model(pixel_values=inputs)).float())
 
     def map_picture(self, row: Mapping[str, Any], parts: "Parts", values: "np.ndarray") -> "Image":
         """The image as the model reads it, with a heat map over it."""

@@ -560,7 +560,8 @@ class Trainer:
             scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
-            improved = metric.better(score, state.best)
+            latest = not self.task.chosen_by_score(state.step / stage.plan.total_steps)
+            improved = latest or metric.better(score, state.best)
             self.log(
                 {**loop.where(state, stage.plan), "seconds": state.seconds, "validation": scores},
                 best=improved or score == state.best,
@@ -569,7 +570,7 @@ class Trainer:
             if improved or score == state.best:
                 # of two equal scores the later one counts: the schedule has lowered the learning rate further
                 state.best, state.best_step = known, state.previous_steps + state.step
-            better: bool = metric.better(score, state.stage_best)
+            better: bool = latest or metric.better(score, state.stage_best)
             state.stage_best = known if better else state.stage_best
             return better
 

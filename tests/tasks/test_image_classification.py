@@ -63,6 +63,18 @@ class TestClassic(TestContract):
         return {**super().recipe(folder), "model": {"config": {"model_type": "lenet", "grayscale": False}}}
 
 
+class PretrainedContract(TestContract):
+    """Layers that are pretrained in half of the steps: tests/integration takes it, the quick suite does not.
+
+    `corruption` is 0, because what it draws depends on the micro-batch, as dropout does.
+    """
+
+    def recipe(self, folder: Path) -> dict[str, Any]:
+        stack = {"model_type": "autoencoder", "image_size": 8, "hidden_size": 16, "corruption": 0.0}
+        options = {"image_size": 8, "augment": "crop-flip", "pretrain": 0.5}
+        return {**super().recipe(folder), "model": {"config": stack}, "options": options}
+
+
 def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     classes, data, model = ("cat", "dog", "fox"), None, None
     if recipe.model.id is not None and recipe.model.id.startswith("runs/"):
