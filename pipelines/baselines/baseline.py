@@ -212,7 +212,11 @@ class Study:
             "metric": self.metric._asdict(),
             "split": "test",
             "rows": {name: len(self.rows[name]) for name in SPLITS},
-            "interval": {"unit": kept.group or "rows", "resamples": intervals.RESAMPLES if count > 1 else 0},
+            "interval": {
+                "unit": kept.group or "rows",
+                "units": count,
+                "resamples": intervals.RESAMPLES if count > 1 else 0,
+            },
             "network": self._network(),
             "learners": entries,
             "best": names.get(False),
