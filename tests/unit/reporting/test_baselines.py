@@ -61,3 +61,4 @@ def test_a_run_without_classical_learners_shows_none(run: Path) -> None:
     path.write_text(path.read_text().replace('"baselines"', '"removed"'))
     assert (run / "figures" / f"{CURVE}.svg").is_file()
     assert write_report(run).read_text() == before
+    assert not list((run / "figures").glob(f"{CURVE}.*"))
