@@ -74,5 +74,6 @@ def test_memory_counts_from_the_start_of_a_block() -> None:
     with PeakMemory(apart=lambda: sum(one.nbytes for one in cache)) as memory:
         kept = np.ones(4 * 2**20)
         cache.append(np.ones(4 * 2**20))
-    assert 25 < memory.kept_mb <= memory.mb < 50
+    assert 25 < memory.kept_mb < 45
+    assert memory.kept_mb <= memory.mb + 1
     assert len(held) > len(kept)

@@ -232,7 +232,9 @@ def test_fewer_leaves_are_among_the_settings(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("key", ["logistic", "linear_svm", "random_forest"])
-def test_large_data_are_fitted_on_fewer_rows(key: str) -> None:
+def test_large_data_are_fitted_on_fewer_rows(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "TREES", 300)
+
     def large(rows: int) -> Any:
         return np.broadcast_to(np.float32(0), (rows, 1764))
 

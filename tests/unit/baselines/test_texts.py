@@ -1,6 +1,7 @@
 """TF-IDF of words and characters: what counts as a term, pairs, and texts without any term."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
