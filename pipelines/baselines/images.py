@@ -122,7 +122,7 @@ class Pictures:
             )
             began, decoding, working, new = time.perf_counter(), 0.0, 0.0, []
             for place, (image, seconds, answer) in enumerate(
-                _each(partial(_described, describe, self.white), asked, len(rows))
+                _each(partial(described, describe, self.white), asked, len(rows))
             ):
                 advance(1)
                 decoding, working = decoding + seconds[0], working + sum(seconds)
@@ -151,7 +151,7 @@ def _key(row: Any) -> Any:
     return (row["id"], str(image)) if isinstance(image, (str, Path)) else None
 
 
-def _described(
+def described(
     describe: Callable[[np.ndarray], np.ndarray], white: int | None, asked: tuple[Any, bool]
 ) -> tuple[np.ndarray | None, tuple[float, float], np.ndarray | str]:
     """The decoded image of a row if it is to be kept, the seconds of decoding and of describing it, and its description

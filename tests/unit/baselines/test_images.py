@@ -46,8 +46,8 @@ def test_the_clock_of_several_processes_is_shared_out(rows: Any, monkeypatch: py
 def test_a_full_cache_takes_no_more(rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "KEPT", 2 * 20 * 20 * 3)
     asked: list[bool] = []
-    known = images._described
-    monkeypatch.setattr(images, "_described", lambda *given: (asked.append(given[-1][1]), known(*given))[1])
+    known = images.described
+    monkeypatch.setattr(images, "described", lambda *given: (asked.append(given[-1][1]), known(*given))[1])
     pictures = images.Pictures(None)
     pictures.features(images.colours, rows)
     assert asked == [True, True, False, False]
