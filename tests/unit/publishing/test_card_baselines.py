@@ -38,7 +38,10 @@ def test_the_card_shows_the_sentence_and_the_numbers(tmp_path: Path) -> None:
         assert not [word for word in ("whiskers", "purr", "bark", "jane_doe") if word in text]
 
 
-@pytest.mark.parametrize(("explanation", "word"), [(WORDS, "whiskers, purr&lt;b"), (STATISTICS, "mean of MFCC 1")])
+@pytest.mark.parametrize(
+    ("explanation", "word"),
+    [(WORDS, "whiskers, purr&lt;b"), pytest.param(STATISTICS, "mean of MFCC 1", marks=pytest.mark.integration)],
+)
 def test_what_may_be_published(tmp_path: Path, explanation: dict[str, object], word: str) -> None:
     card, results = written(tmp_path, explanation, examples=2 if explanation is WORDS else 0)
     assert word in card.replace("\\<", "&lt;")
