@@ -3,7 +3,9 @@
 Each network learns from 10, 30 and 100 % of the train rows, with equal numbers of steps, and is scored on the same test
 rows: handwritten digits that come with scikit-learn, or any folder of images (`make timeline DATA=photos/`). All start
 from random weights, except the last one: a ViT that has learned digits which this program draws with the fonts of
-matplotlib, or, with --model, any other model. Rates and steps were set once, and are not tuned on these rows.
+matplotlib (twice as many steps, which the table does not count), or, with --model, any other model. The autoencoder
+gets labels in the second half of its steps only. LeNet, AlexNet and ResNet read the digits enlarged to 32 pixels.
+Rates and steps were set once, and are not tuned on these rows. There is one seed, and the interval is of the test rows.
 
 It writes timeline.md, timeline.png, timeline.svg and results.json into runs/timeline. If it is stopped, the same
 command goes on.
