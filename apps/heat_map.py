@@ -56,12 +56,18 @@ def tested(loaded: "Loaded", method: str) -> str:
     value = one.get("rank_correlation") if isinstance(one, dict) else None
     if not isinstance(value, int | float):
         return ""
-    if value >= 0.3:
+    passed = one.get("passed") if isinstance(one, dict) else None
+    if passed is True:
         return (
-            f" Do not trust it: a model with random weights gives a similar map (rank correlation {value:.2f}), so it "
-            "shows the input more than what the model learned."
+            f" A model with random weights gives another map (rank correlation {value:.2f}): such maps depend on what "
+            "the model learned, for the most part."
         )
-    return f" A model with random weights gives another map (rank correlation {value:.2f}), as it should."
+    if passed is False:
+        return (
+            f" A model with random weights gives a partly similar map (rank correlation {value:.2f}), so it also shows "
+            "the input, not only what the model learned."
+        )
+    return f" It is not shown that such maps depend on what the model learned (rank correlation {value:.2f})."
 
 
 def figure(picture: "Image", alt: str) -> str:

@@ -456,8 +456,8 @@ def baseline(run: RunFolder = None, as_json: Json = False) -> None:
     are scored once. For each learner it shows the score, and how much better the network is on the same rows, both with
     95 % intervals.
 
-    The numbers are added to results.json, and the report and the card are written again. Images need
-    scikit-image: pip install 'graft-pipelines[baseline]'.
+    The numbers are added to results.json, and the report and the card are written again. Images and
+    videos need scikit-image: pip install 'graft-pipelines[baseline]'.
     """
     folder = _run(run)
     from pipelines.baselines.baseline import baseline as compare_learners

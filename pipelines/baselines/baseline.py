@@ -4,10 +4,14 @@ Every learner is fitted on the run's training rows. Its settings are chosen on t
 metric, and then it is scored once on the test rows. The network's scores of the same test rows are kept by the run, so
 the difference is paired (see pipelines.evaluation.compare). Nothing is written before everything is done: if the
 command is stopped, the same command starts again.
+
+What a learner takes is measured apart from all others: the libraries are imported before the clocks start, and memory
+counts from what the process held when the learner's features began. The network is not in memory meanwhile.
 """
 
 import dataclasses
 import importlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +39,7 @@ from pipelines.metrics import intervals
 from pipelines.metrics.statistics import Statistics
 from pipelines.reporting import results
 from pipelines.task import Metric, Record, Task
-from pipelines.utils import library_logging, lock
+from pipelines.utils import hardware, library_logging, lock
 from pipelines.utils.files import read_records, write_json
 from pipelines.utils.formatting import interval, score_in_words, short, utc
 from pipelines.utils.hardware import cores
@@ -44,8 +48,8 @@ from pipelines.utils.seeding import seeded
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import nn
 
+    from pipelines.inference.loading import Loaded
     from pipelines.plots.baselines import Beside
 
 # task -> the module of pipelines.baselines that has its hand-made features
@@ -57,14 +61,25 @@ FEATURES = {
 }
 SHARES = (0.1, 0.3, 1.0)  # of the training rows, in the curve
 LIBRARIES = ("scikit-learn", "scikit-image")
+# what the learners import: before the clocks start, because the first one would pay for all
+IMPORTED = (
+    "dummy",
+    "ensemble",
+    "feature_extraction.text",
+    "linear_model",
+    "neighbors",
+    "pipeline",
+    "preprocessing",
+    "svm",
+)
 
 
 def baseline(run: str | Path) -> dict[str, Any]:
     """Fit classical learners on the rows of a finished run; write results.json (`baselines`), figures, report and card.
 
-    Returns the section `baselines` of results.json. Its seconds are those of the clock. Its memory is the peak of this
-    process's resident memory while the learner was at work, with that of its helper processes; it includes the
-    libraries (about 0.5 GB), as the network's figure does.
+    Returns the section `baselines` of results.json. Its seconds are those of the clock. Its memory is what a learner
+    took beyond the loaded libraries, with its helper processes. The network's is the peak of its whole training
+    process; None if it was that of a GPU.
 
     Raises ModelError if the run is not finished or classifies nothing, DataError if its data changed, RunError if
     another command works in its folder or if a library is not installed.
@@ -73,54 +88,57 @@ def baseline(run: str | Path) -> dict[str, Any]:
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
     show_preparations(progress)
-    study, model = opened(folder, progress)
-    found = study.result()
-    maps = study.explain(found, model)
-    _write(folder, found, maps, study.found)
+    check_run(folder)
+    with lock.locked(folder / ".lock") as mine:
+        if not mine:
+            raise RunError(f"{folder}: another command is at work here; wait for it")
+        study = opened(folder, progress)
+        found = study.result()
+        maps = study.explain(found)
+        _write(folder, found, maps)
     return found
 
 
-def opened(folder: Path, progress: Progress) -> "tuple[Study, nn.Module]":
-    """The rows of a finished run, ready for learners, and its network. Raises what `baseline` raises."""
-    path = folder / "recipe.yaml"
-    name = load_recipe(path, exists=True).task if path.is_file() else None
-    if name is not None and name not in FEATURES:
+def check_run(folder: Path) -> None:
+    """Raise ModelError if a folder is not that of a run of a classifier."""
+    if not (folder / "recipe.yaml").is_file():
+        results.check_run_folder(folder)
+        raise ModelError(f"{folder}: no run folder (it has no recipe.yaml)")
+    name = load_recipe(folder / "recipe.yaml", exists=True).task
+    if name not in FEATURES:
         raise ModelError(
             f"{folder}: a run of {name}: `graft baseline` compares classifiers ({', '.join(FEATURES)}) with classical "
             "learners"
         )
+
+
+def opened(folder: Path, progress: Progress) -> "Study":
+    """The rows of a finished run, ready for learners. Raises what `baseline` raises."""
+    check_run(folder)
     trained = compare.read_run(folder)
-    if lock.in_use(folder / ".lock"):
-        raise RunError(f"{folder}: {IN_USE}")
-    # its task knows labels, sampling rates and the like
-    loaded = load(folder, device="cpu", task=trained.task.name, options=trained.recipe.options)
-    trained.task = loaded.task
-    return Study(trained, results.read_results(folder), progress), loaded.model
+    # The task knows labels, sampling rates and the like when its model is loaded; the model itself is not kept.
+    trained.task = _network(trained).task
+    return Study(trained, results.read_results(folder), progress)
 
 
-IN_USE = "another command is at work here; wait for it"
+def _network(run: compare.Run) -> "Loaded":
+    return load(run.folder, device="cpu", task=run.task.name, options=run.recipe.options)
 
 
-def _write(folder: Path, found: dict[str, Any], maps: "Sequence[Beside]", before: Mapping[str, Any]) -> None:
+def _write(folder: Path, found: dict[str, Any], maps: "Sequence[Beside]") -> None:
     """Add the results to those of the run, and write its report and card again. Raises RunError."""
     from pipelines.plots.baselines import CURVE, MAPS, figures, maps_figure
     from pipelines.publishing.card import write_card
     from pipelines.reporting.report import save_figures, write_report
 
-    with lock.locked(folder / ".lock") as mine:
-        if not mine:
-            raise RunError(f"{folder}: {IN_USE}")
-        now: dict[str, Any] = results.read_results(folder)
-        if now["test"] != before["test"]:
-            raise RunError(f"{folder}: the run changed while its baselines were computed: repeat the command")
-        write_json(folder / "results.json", {**now, "baselines": found})
-        drawn = figures(found) | ({MAPS: maps_figure(maps, found["best"])} if maps else {})
-        for name in (CURVE, MAPS):  # of an earlier time
-            for stale in (folder / "figures").glob(f"{name}.*"):
-                stale.unlink()
-        save_figures(drawn, folder / "figures")
-        write_report(folder)
-        write_card(folder)
+    write_json(folder / "results.json", {**results.read_results(folder), "baselines": found})
+    drawn = figures(found) | ({MAPS: maps_figure(maps, found["best"])} if maps else {})
+    for name in (CURVE, MAPS):  # of an earlier time
+        for stale in (folder / "figures").glob(f"{name}.*"):
+            stale.unlink()
+    save_figures(drawn, folder / "figures")
+    write_report(folder)
+    write_card(folder)
 
 
 # ---- the rows of a run ----
@@ -156,6 +174,7 @@ class Candidate:
     entries: dict[str, Any]  # split -> what the features' `read` gave
     steps: LearnedSteps
     fitted: Fitted
+    rows: np.ndarray  # the places of the training rows that it was fitted on
 
 
 class Study:
@@ -175,6 +194,9 @@ class Study:
         totals = {name: len(self.rows[name]) + len(self.splits.skipped.get(name, [])) for name in SPLITS}
         self.skips = Skips(run.recipe.data.max_skipped, {}, totals)
         self._only_scored()
+        self.maps = self.task.data.files == ("image",) and self.kind != "number"
+        # read now: a file that is damaged must not end the work after an hour
+        self.answers = read_records(run.folder / "predictions" / "test.jsonl") if self.maps else []
         self.skipped: list[dict[str, str]] = []
         self.settled = False  # whether it is known which rows can be read
         self.best: dict[bool, Candidate] = {}  # the best one on validation, of hand-made and of learned features
@@ -194,6 +216,8 @@ class Study:
         sets = self._feature_sets()
         tried = {one.name: learners.keys_for(one.learners, self.kind) for one in sets}
         total = sum(3 + sum(len(LEARNERS[key].grid) for key in keys) for keys in tried.values()) + 2 * len(SHARES)
+        self._announce(tried)
+        _import_libraries()
         simplest = self._simplest()
         entries = [simplest]
         best = self.best
@@ -212,17 +236,29 @@ class Study:
             "metric": self.metric._asdict(),
             "split": "test",
             "rows": {name: len(self.rows[name]) for name in SPLITS},
-            "interval": {"unit": kept.group or "rows", "resamples": intervals.RESAMPLES if count > 1 else 0},
+            "interval": {
+                "unit": kept.group or "rows",
+                "units": count,
+                "resamples": intervals.RESAMPLES if count > 1 else 0,
+            },
             "network": self._network(),
             "learners": entries,
             "best": names.get(False),
             "best_learned": names.get(True),
             "curve": curve,
             "skipped": self.skipped,
-            "environment": self._environment(),
+            "environment": self._environment(entries),
             "finished": utc(time.time()),
         }
         return {**found, "verdict": verdict(found)._asdict()}
+
+    def _announce(self, tried: Mapping[str, Sequence[str]]) -> None:
+        fits = sum(len(LEARNERS[key].grid) for keys in tried.values() for key in keys)
+        pairs = sum(map(len, tried.values()))
+        self.progress.say(
+            f"{len(tried)} kinds of features ({', '.join(tried)}) of {sum(map(len, self.rows.values())):,} rows; "
+            f"{pairs} learners with at most {fits} settings, on {len(self.rows['train']):,} training rows"
+        )
 
     def _feature_sets(self) -> list[FeatureSet]:
         from pipelines.baselines import trunk
@@ -230,28 +266,33 @@ class Study:
         module = importlib.import_module(f"pipelines.baselines.{FEATURES[self.task.name]}")
         sets: list[FeatureSet] = module.feature_sets(self.task)
         try:
-            sets.append(trunk.feature_set(self.run.recipe, self.splits))
+            sets.append(trunk.feature_set(self.run.recipe, self.splits, self.found["model"].get("revision")))
         except (ModelError, HubError) as error:
             self.skipped.append({"name": "features of the pretrained trunk", "why": first_line(error)})
         return sets
 
     def _network(self) -> dict[str, Any]:
         train, test = self.found["train"], self.found["test"]
+        gpu = re.match(r"\d+ x ", self.found["environment"].get("hardware", "")) is not None
         return {
             "metrics": self.run.metrics,
             "ci95": {name: bounds for name, bounds in test["ci95"].items() if name in self.run.metrics},
             "seconds": train.get("seconds"),
-            "memory_mb": train.get("peak_memory_mb"),
+            "device": "GPU" if gpu else "CPU",
+            "memory_mb": None if gpu else train.get("peak_memory_mb"),  # a GPU's is another kind of memory
             "parameters": self.found["model"].get("parameters"),
         }
 
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = results.environment(1, "fp32", "cpu")
         for name in LIBRARIES:
             try:
                 found[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
                 continue
+        if any(one["kind"] == "learned" for one in entries):
+            device = hardware.accelerator("fp32").device.type
+            found["hardware_of_trunk"] = results.environment(1, "fp32", device)["hardware"]
         return found
 
     def _better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -297,7 +338,7 @@ class Study:
     def _tried(self, features: FeatureSet, keys: Sequence[str], bar: ProgressItem) -> Iterator[Candidate]:
         """Every learner on these features; features that give nothing are noted in `skipped`."""
         first = not self.settled
-        with PeakMemory(children=True) as memory:
+        with PeakMemory(children=True, apart=features.cached) as memory:
             try:
                 entries, seconds = self._entries(features, bar)
                 began = time.perf_counter()
@@ -306,7 +347,7 @@ class Study:
                 numbers = {split: steps.of(entries[split], ids[split]) for split in ("validation", "test")}
                 numbers["train"] = steps.numbers
                 seconds += time.perf_counter() - began
-            except DataError as error:
+            except (DataError, ModelError) as error:
                 if first:  # the rows themselves are at fault
                     raise
                 self.skipped.append({"name": features.name, "why": first_line(error)})
@@ -324,23 +365,24 @@ class Study:
                 )
                 continue
             with PeakMemory() as own:
-                fitted, validation, search, fit = self._search(learner, numbers, bar)
+                fitted, chosen, validation, search, fit = self._search(learner, numbers, bar)
             found = self._scored(fitted, numbers["test"])
+            fewer = {"training_rows": len(chosen)} if len(chosen) < len(ids["train"]) else {}
             entry = {
                 "name": name,
                 "features": features.name,
                 "learner": learner.name,
                 "kind": "learned" if features.learned else "hand-made",
-                "settings": fitted.settings,
+                "settings": fitted.settings | fewer,
                 "converged": fitted.converged,
                 "validation": validation,
                 **found,
                 "seconds": _rounded({"features": seconds, "search": search, "fit": fit}),
-                "memory_mb": round(max(memory.mb, own.mb), 1),
+                "memory_mb": round(max(memory.mb, memory.kept_mb + own.mb), 1),
                 "parameters": learners.parameters(fitted),
                 "about": features.about,
             }
-            yield Candidate(entry, features, learner, entries, steps, fitted)
+            yield Candidate(entry, features, learner, entries, steps, fitted, chosen)
 
     # ---- learners ----
 
@@ -356,20 +398,39 @@ class Study:
 
     def _search(
         self, learner: Learner, numbers: Mapping[str, Any], bar: ProgressItem
-    ) -> tuple[Fitted, float, float, float]:
-        """The learner with the best settings on validation, its score there, and seconds: of all fits, of its own."""
+    ) -> tuple[Fitted, np.ndarray, float, float, float]:
+        """The learner with the best settings on validation, the places of the training rows that it was fitted on, its
+        score on validation, and seconds: of all fits, of its own.
+
+        The grid begins with the simplest model. It ends where a less simple one does worse on validation.
+        """
         target, best = self._targets("train"), None
+        rows = self._fitted_rows(learner, numbers["train"])
+        some, target = (numbers["train"][rows], target[rows]) if len(rows) < len(target) else (numbers["train"], target)
         began = time.perf_counter()
-        for settings in learner.grid:
+        for place, settings in enumerate(learner.grid, 1):
             start = time.perf_counter()
-            fitted = self._fit(learner, settings, numbers["train"], target)
+            fitted = self._fit(learner, settings, some, target)
             fit = time.perf_counter() - start
             value = self._scores(fitted, numbers["validation"], "validation")
             if best is None or self.metric.better(value, best[1]):  # the first, simplest one wins if scores are equal
                 best = fitted, value, fit
+            elif self.metric.better(best[1], value):
+                bar.advance(1 + len(learner.grid) - place)
+                break
             bar.advance()
         assert best is not None
-        return best[0], best[1], time.perf_counter() - began, best[2]
+        return best[0], rows, best[1], time.perf_counter() - began, best[2]
+
+    def _fitted_rows(self, learner: Learner, numbers: Any) -> np.ndarray:
+        """The places of the training rows that a learner is fitted on: all, or as many as its time allows."""
+        count = learners.most_rows(learner, numbers, len(self.labels))
+        return np.arange(len(self.rows["train"])) if count >= numbers.shape[0] else np.sort(self._order()[:count])
+
+    def _order(self) -> np.ndarray:
+        """The training rows in an order whose beginnings are samples."""
+        labels = self.rows["train"]["label"][:]
+        return nested(labels if self.kind != "number" else [""] * len(labels), self.seed)
 
     def _statistics(self, fitted: Fitted, numbers: Any, split: str) -> Statistics:
         rows = self.rows[split]
@@ -421,39 +482,52 @@ class Study:
 
     # ---- what decides ----
 
-    def explain(self, found: dict[str, Any], model: "nn.Module") -> "list[Beside]":
-        """Add `explanation` of the best hand-made features to the results; the maps of some test rows, of images."""
+    def explain(self, found: dict[str, Any]) -> "list[Beside]":
+        """Add `explanation` of the best hand-made features to the results; the maps of some test rows, of images.
+
+        If there are no maps, `skipped` says why.
+        """
         from pipelines.baselines import explanations
 
         if False not in self.best:
             return []
-        best, rows = self.best[False], self.rows["test"]
+        best = self.best[False]
         maps: list[Beside] = []
-        if self.task.data.files == ("image",) and self.kind != "number":
-            ids = rows["id"][:]
-            logits = learners.logits(best.fitted, best.steps.of(best.entries["test"], ids))
-            classical = records(self.task, rows, logits, self.labels)
-            network = read_records(self.run.folder / "predictions" / "test.jsonl")
-            with self.progress.item("what decides", 1) as bar:
-                maps = explanations.beside(
-                    self.task, model, best.features, best.steps, best.fitted, rows, network, classical
-                )
-                bar.advance()
+        if self.maps:
+            try:
+                maps = self._maps(best)
+            except (GraftError, OSError, ValueError, RuntimeError, MemoryError) as error:  # the numbers are worth more
+                why = first_line(error) if isinstance(error, GraftError) else f"{type(error).__name__}: {error}"
+                found["skipped"].append({"name": "maps of what decides", "why": why})
         told = explanations.explain(best.features, best.steps, best.fitted, self.labels, maps)
         if told is not None:
             found["explanation"] = told
         return maps
 
+    def _maps(self, best: Candidate) -> "list[Beside]":
+        from pipelines.baselines import explanations
+
+        rows = self.rows["test"]
+        logits = learners.logits(best.fitted, best.steps.of(best.entries["test"], rows["id"][:]))
+        classical = records(self.task, rows, logits, self.labels)
+        with self.progress.item("what decides", 1) as bar:
+            loaded = _network(self.run)
+            maps = explanations.beside(
+                loaded.task, loaded.model, best.features, best.steps, best.fitted, rows, self.answers, classical
+            )
+            bar.advance()
+        return maps
+
     # ---- fewer training rows ----
 
     def _curve(self, best: Candidate, bar: ProgressItem) -> dict[str, Any]:
-        """Test scores of a learner that is fitted on 10, 30 and 100 % of the training rows.
+        """Test scores of a learner that is fitted on 10, 30 and 100 % of the training rows, or of those it had.
 
         Its settings are those that are best with all rows. The steps of its features are learned on the same few rows.
         """
         points: list[dict[str, Any]] = []
         rows, target, labels = self.rows["train"], self._targets("train"), self.rows["train"]["label"][:]
-        order = nested(labels if self.kind != "number" else [""] * len(labels), self.seed)
+        order = self._order()[: len(best.rows)]
         least = len({_stratum(label) for label in labels}) if self.kind == "class" else 1
         ids = rows["id"][:]
         for share in SHARES:
@@ -469,7 +543,7 @@ class Study:
                     steps = learners.learn_steps(best.features, part, [ids[place] for place in chosen], self.seed)
                 except ValueError:  # too few words are left for a vocabulary
                     continue
-                fitted = self._fit(best.learner, best.entry["settings"], steps.numbers, target[chosen])
+                fitted = self._fit(best.learner, best.fitted.settings, steps.numbers, target[chosen])
                 found = self._scored(fitted, steps.of(best.entries["test"], self.rows["test"]["id"][:]))
             value = {"value": found["metrics"][self.metric.name], "ci95": found["ci95"].get(self.metric.name)}
             points.append({"rows": count, "share": share, **value})
@@ -538,6 +612,12 @@ def unreadable_rows(read: "Callable[[Dataset], Any]", rows: "Dataset", start: in
     return {}
 
 
+def _import_libraries() -> None:
+    for name in IMPORTED:
+        importlib.import_module(f"sklearn.{name}")
+    import joblib  # noqa: F401
+
+
 def _constant(numbers: Any) -> bool:
     """Whether all rows [rows, numbers] (an array or a sparse matrix) are equal."""
     if numbers.shape[1] == 0:
@@ -576,11 +656,22 @@ def table(found: Mapping[str, Any]) -> str:
         mark = " *" if one["name"] in (found["best"], found["best_learned"]) else ""
         seconds = one["seconds"]["features"] + one["seconds"]["search"]
         lines.append(
-            _line(one["name"] + mark, one["metrics"].get(name), one["ci95"].get(name), one["difference"], seconds)
+            _line(
+                short(one["name"], 35) + mark,
+                one["metrics"].get(name),
+                one["ci95"].get(name),
+                one["difference"],
+                seconds,
+            )
         )
     lines += [
         "",
         "network: its score minus that of the learner, on the same rows; * the best on validation",
+        *(
+            f"{one['name']}: fitted on {one['settings']['training_rows']:,} training rows, all would take too long"
+            for one in found["learners"]
+            if "training_rows" in one["settings"]
+        ),
         *(f"left out: {one['name']}: {one['why']}" for one in found["skipped"]),
         *_curves(found),
         "",

@@ -42,6 +42,8 @@ class FeatureSet:
     """What they measure and their source, for the report: one sentence."""
     shared: Callable[[], float] = lambda: 0.0
     """Seconds that other feature sets spent on work which these features need, too (decoding the images)."""
+    cached: Callable[[], int] = lambda: 0
+    """Bytes of decoded rows that are held now, for this and for other feature sets."""
     names: Callable[[Any], Sequence[str]] | None = None
     """The fitted steps (a scikit-learn pipeline; None without steps) -> what each number measures, for people.
 

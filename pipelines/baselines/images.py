@@ -38,12 +38,7 @@ LEARNERS = ("linear_svm", "random_forest")
 
 def feature_sets(task: Task) -> list[FeatureSet]:
     """The hand-made features of a task with one `image` per row. Raises RunError if scikit-image is not installed."""
-    try:
-        import skimage  # noqa: F401
-    except ImportError:
-        raise RunError(
-            "hand-made features of images need scikit-image: pip install 'graft-pipelines[baseline]'"
-        ) from None
+    check_installed("images")
     pictures = Pictures(task.options.white)
     return [
         FeatureSet(
@@ -54,6 +49,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             about=f"The share of pixels in each of {BINS} x {BINS} x {BINS} bins of hue, saturation and value (Swain "
             "and Ballard 1991), as square roots.",
             shared=lambda: pictures.shared,
+            cached=lambda: pictures.bytes,
         ),
         FeatureSet(
             "HOG",
@@ -63,6 +59,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             about=f"Histograms of {ORIENTATIONS} directions of edges in cells of {CELL} pixels, of the image at "
             f"{SQUARE} x {SQUARE} pixels (Dalal and Triggs 2005).",
             shared=lambda: pictures.shared,
+            cached=lambda: pictures.bytes,
         ),
         FeatureSet(
             "SIFT words",
@@ -72,8 +69,19 @@ def feature_sets(task: Task) -> list[FeatureSet]:
             about=f"How often each of {WORDS} visual words occurs among the image's SIFT descriptors (Lowe 2004; "
             "Csurka et al. 2004).",
             shared=lambda: pictures.shared,
+            cached=lambda: pictures.bytes,
         ),
     ]
+
+
+def check_installed(what: str) -> None:
+    """Raise RunError if scikit-image, which computes features of `what`, is not installed."""
+    try:
+        import skimage.feature  # noqa: F401
+    except ImportError:
+        raise RunError(
+            f"hand-made features of {what} need scikit-image: pip install 'graft-pipelines[baseline]'"
+        ) from None
 
 
 def words(seed: int) -> list[tuple[str, Any]]:
@@ -93,7 +101,7 @@ class Pictures:
         self.white = white
         self.kept: dict[Any, np.ndarray] = {}
         self.bytes = 0
-        self.decoding: dict[Any, float] = {}  # seconds of each kept image
+        self.decoding: dict[Any, float] = {}  # seconds by the clock of each kept image, its share of the whole work
         self.shared = 0.0  # seconds of the decoding that other features did for the ones that were asked for last
 
     def features(self, describe: Callable[[np.ndarray], np.ndarray], rows: "Dataset") -> Any:
@@ -107,18 +115,29 @@ class Pictures:
         found: list[np.ndarray] = []
         bad: dict[int, str] = {}
         with preparing(f"features of images ({describe.__name__})", len(rows)) as advance:
-            asked = (self.kept[keys[place]] if held[place] else rows[place] for place in range(len(rows)))
-            work = partial(_described, describe, self.white, self.bytes < KEPT)
-            for place, (image, seconds, answer) in enumerate(_each(work, asked, len(rows))):
+            # whether to keep an image is asked when its turn comes: a full cache needs no more from other processes
+            asked = (
+                (self.kept[keys[place]], False) if held[place] else (rows[place], self.bytes < KEPT)
+                for place in range(len(rows))
+            )
+            began, decoding, working, new = time.perf_counter(), 0.0, 0.0, []
+            for place, (image, seconds, answer) in enumerate(
+                _each(partial(described, describe, self.white), asked, len(rows))
+            ):
                 advance(1)
+                decoding, working = decoding + seconds[0], working + sum(seconds)
                 if isinstance(answer, str):
                     bad[place] = answer
                     continue
                 found.append(answer)
                 key = keys[place]
                 if image is not None and key is not None and self.bytes + image.nbytes <= KEPT:
-                    self.kept[key], self.decoding[key] = image, seconds
+                    self.kept[key] = image
                     self.bytes += image.nbytes
+                    new.append(key)
+            # several processes decode at a time: the clock's share of decoding is that of the work, the same for all
+            wall = (time.perf_counter() - began) * decoding / max(working, 1e-9)
+            self.decoding |= dict.fromkeys(new, wall / max(1, len(rows) - sum(held)))
         if bad:
             raise Unreadable(bad)
         return np.stack(found) if found[0].ndim == 1 else found
@@ -132,21 +151,22 @@ def _key(row: Any) -> Any:
     return (row["id"], str(image)) if isinstance(image, (str, Path)) else None
 
 
-def _described(
-    describe: Callable[[np.ndarray], np.ndarray], white: int | None, keep: bool, asked: Any
-) -> tuple[np.ndarray | None, float, np.ndarray | str]:
-    """The decoded image of a row if it is to be kept, the seconds of decoding, and its description or why there is
-    none.
+def described(
+    describe: Callable[[np.ndarray], np.ndarray], white: int | None, asked: tuple[Any, bool]
+) -> tuple[np.ndarray | None, tuple[float, float], np.ndarray | str]:
+    """The decoded image of a row if it is to be kept, the seconds of decoding and of describing it, and its description
+    or why there is none. `asked` is a row or its decoded image, and whether to keep it.
     """
-    if isinstance(asked, np.ndarray):
-        return None, 0.0, describe(asked)
-    began = time.perf_counter()
-    try:
-        image = small(asked, white)
-    except DataError as error:
-        return None, 0.0, str(error)
-    seconds = time.perf_counter() - began
-    return image if keep else None, seconds, describe(image)
+    image, keep = asked
+    began = decoded = time.perf_counter()
+    if not isinstance(image, np.ndarray):
+        try:
+            image = small(image, white)
+        except DataError as error:
+            return None, (time.perf_counter() - began, 0.0), str(error)
+        decoded = time.perf_counter()
+    answer = describe(image)
+    return image if keep else None, (decoded - began, time.perf_counter() - decoded), answer
 
 
 def small(row: Any, white: int | None = None) -> np.ndarray:

@@ -25,6 +25,8 @@ Settings = Mapping[str, Any]
 
 TREES = 300
 FOREST_BYTES = 1 << 30  # memory for the class counts that the nodes of a forest keep
+# The most work of one fit, in the units of `Learner.work`: minutes on two cores. Larger data are fitted on fewer rows.
+MOST_WORK = 5e8
 LEAST = 1e-9  # the lowest probability of a class with training rows; its logarithm must stay above UNSEEN
 UNSEEN = -30.0  # the logit of a class without training rows
 STEP = 1e-5  # between the logits of two classes that score the same: float32 still tells them apart at UNSEEN
@@ -49,6 +51,10 @@ class Learner:
     """
     trivial: bool = False
     """Whether it reads no features."""
+    work: Callable[[float, float, int], float] = lambda rows, numbers, labels: 0.0
+    """Training rows, numbers of each row that are not 0, labels -> how long a fit takes, in multiplications of one pass
+    over the rows.
+    """
 
 
 CALIBRATION = ("ece",)
@@ -58,6 +64,16 @@ def _logistic(kind: Kind, seed: int, settings: Settings) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return _one_per_label(kind, LogisticRegression(max_iter=1000, random_state=seed, **settings))
+
+
+def _passes(rows: float, numbers: float, labels: int) -> float:
+    """Of a linear learner, which has one classifier for each label."""
+    return rows * numbers * (labels if labels > 2 else 1)
+
+
+def _splits(rows: float, numbers: float, labels: int) -> float:
+    """Of a forest: each tree sorts the rows by some numbers at each depth, which takes a 40th of the seconds."""
+    return TREES * rows * math.sqrt(numbers) * math.log2(rows + 2) / 40
 
 
 def _linear_svm(kind: Kind, seed: int, settings: Settings) -> Any:
@@ -139,8 +155,10 @@ LEARNERS: dict[str, Learner] = {
     # With one class per row it predicts the most frequent one; with several, each label that most rows have.
     "majority": Learner("majority class", _prior, ({},), _CLASSES, trivial=True),
     "mean": Learner("mean", _prior, ({},), ("number",), trivial=True),
-    "logistic": Learner("logistic regression", _logistic, _powers("C", 0, 4), _CLASSES, scaled=True),
-    "linear_svm": Learner("linear SVM", _linear_svm, _powers("C", -1, 2), _CLASSES, scaled=True, probabilities=False),
+    "logistic": Learner("logistic regression", _logistic, _powers("C", 0, 4), _CLASSES, scaled=True, work=_passes),
+    "linear_svm": Learner(
+        "linear SVM", _linear_svm, _powers("C", -1, 2), _CLASSES, scaled=True, probabilities=False, work=_passes
+    ),
     "ridge": Learner(
         "ridge regression",
         _ridge,
@@ -148,7 +166,9 @@ LEARNERS: dict[str, Learner] = {
         ("number",),
         scaled=True,
     ),
-    "random_forest": Learner("random forest", _random_forest, ({"min_samples_leaf": 3}, {"min_samples_leaf": 1})),
+    "random_forest": Learner(
+        "random forest", _random_forest, ({"min_samples_leaf": 3}, {"min_samples_leaf": 1}), work=_splits
+    ),
     "nearest_neighbours": Learner(
         "k nearest neighbours", _nearest_neighbours, tuple({"n_neighbors": k} for k in (15, 5, 1))
     ),
@@ -158,6 +178,14 @@ LEARNERS: dict[str, Learner] = {
 def keys_for(keys: Sequence[str], kind: Kind) -> tuple[str, ...]:
     """Those of the keys of LEARNERS that learn this kind of target."""
     return tuple(key for key in keys if kind in LEARNERS[key].kinds)
+
+
+def most_rows(learner: Learner, numbers: Any, labels: int) -> int:
+    """The training rows of `numbers` [rows, numbers] that are fitted: all, or as many as MOST_WORK allows."""
+    rows = int(numbers.shape[0])
+    each = numbers.nnz / max(1, rows) if hasattr(numbers, "tocsr") else numbers.shape[1]
+    work = learner.work(rows, each, labels)
+    return rows if work <= MOST_WORK else max(1, int(rows * MOST_WORK / work))
 
 
 def targets(labels: Sequence[Any], classes: Sequence[str], kind: Kind) -> np.ndarray:
@@ -270,8 +298,12 @@ def fit(
     estimator = learner.make(kind, seed, usable)
     if kind == "class" and (rows > 0).sum() == 1:
         estimator = _prior(kind, seed, {})
+    used = dict(settings)
     if hasattr(estimator, "max_leaf_nodes") and kind != "number":
-        estimator.set_params(max_leaf_nodes=most_leaves(len(target), classes * (2 if kind == "classes" else 1)))
+        used.pop("max_leaf_nodes", None)  # that of another number of rows
+        leaves = most_leaves(len(target), classes * (2 if kind == "classes" else 1))
+        estimator.set_params(max_leaf_nodes=leaves)
+        used |= {} if leaves is None else {"max_leaf_nodes": leaves}
     scaler = _scaler(numbers) if learner.scaled and not hasattr(numbers, "tocsr") else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -280,7 +312,7 @@ def fit(
     for one in caught:
         if one not in late:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return Fitted(learner, dict(settings), kind, scaler, estimator, rows, not late)
+    return Fitted(learner, used, kind, scaler, estimator, rows, not late)
 
 
 def _rows_of(target: np.ndarray, classes: int, kind: Kind) -> np.ndarray:

@@ -18,6 +18,7 @@ TEXTS = ("text", "text_pair")
 LEARNERS = ("logistic", "linear_svm", "ridge")
 READ = 20_000  # characters of a text that are read: ten times what most networks read, and memory stays bounded
 MOST = 100_000  # terms of a text that are kept, the most frequent ones of the training rows
+COEFFICIENTS = 4_000_000  # terms times classes: a logistic regression needs about 254 bytes for each, 1 GB in all
 NOTHING = ""  # the term of a text without any other, so that a vocabulary is never empty
 # Scripts without spaces between words: each character is a term, and two in a row are one, too.
 UNSPACED = (
@@ -33,25 +34,27 @@ def feature_sets(task: Task) -> list[FeatureSet]:
     pair = TEXTS[1] in task.data.input_columns
     columns = TEXTS if pair else TEXTS[:1]
     read = partial(read_texts, columns)
+    most = most_terms(len(columns), len(task.data.labels))
+    fewer = f" Only the {most:,} most frequent terms are kept, because there are many classes." if most < MOST else ""
     each = " Each text of a pair has its own." if pair else ""
     return [
         FeatureSet(
             "TF-IDF of words",
             read,
-            partial(steps, columns, words),
+            partial(steps, columns, words, most),
             LEARNERS,
             names=partial(names, columns),
             quotes=True,
-            about=f"How often each word and each pair of words occurs, less for those in many texts.{each}",
+            about=f"How often each word and each pair of words occurs, less for those in many texts.{each}{fewer}",
         ),
         FeatureSet(
             "TF-IDF of characters",
             read,
-            partial(steps, columns, characters),
+            partial(steps, columns, characters, most),
             LEARNERS,
             names=partial(names, columns),
             quotes=True,
-            about=f"The same for 2 to 5 characters in a row within words.{each}",
+            about=f"The same for 2 to 5 characters in a row within words.{each}{fewer}",
         ),
     ]
 
@@ -95,10 +98,17 @@ def terms(analyze: Callable[[str], list[str]], place: int, texts: tuple[str, ...
     return analyze(texts[place][:READ]) or [NOTHING]
 
 
-def steps(columns: tuple[str, ...], kind: Callable[[], Callable[[str], list[str]]], seed: int) -> list[tuple[str, Any]]:
+def most_terms(texts: int, classes: int) -> int:
+    """The most terms of each text: a linear learner has a coefficient for each of them and each class."""
+    return max(1, min(MOST, COEFFICIENTS // (texts * max(1, classes))))
+
+
+def steps(
+    columns: tuple[str, ...], kind: Callable[[], Callable[[str], list[str]]], most: int, seed: int
+) -> list[tuple[str, Any]]:
     """One step: texts -> a sparse matrix, each text's part of a row of length 1.
 
-    Every term of the training rows is kept up to MOST, also one that occurs once: with few rows these are most of all.
+    Every term of the training rows is kept up to `most`, also one that occurs once: few rows have few other terms.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -109,7 +119,7 @@ def steps(columns: tuple[str, ...], kind: Callable[[], Callable[[str], list[str]
         (
             column,
             TfidfVectorizer(
-                analyzer=partial(terms, analyze, place), sublinear_tf=True, max_features=MOST, dtype=np.float32
+                analyzer=partial(terms, analyze, place), sublinear_tf=True, max_features=most, dtype=np.float32
             ),
         )
         for place, column in enumerate(columns)

@@ -6,7 +6,6 @@ k nearest neighbours on them say how much the pretraining alone is worth on thes
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipelines.data import batching
 from pipelines.data.schema import Splits
 from pipelines.errors import DataError, ModelError
 from pipelines.evaluation import scoring
+from pipelines.hub import places
 from pipelines.models import source
 from pipelines.models.build import build
 from pipelines.task import Record, Task
@@ -27,36 +27,61 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LEARNERS = ("nearest_neighbours",)
+UNTRAINED = (places.TORCHVISION, places.LIBREYOLO, places.SMP, places.VIDEO_FEATURES)  # names of architectures
 
 
-def feature_set(recipe: Recipe, splits: Splits) -> FeatureSet:
-    """The features of the model that the run of this recipe started from.
+def feature_set(recipe: Recipe, splits: Splits, revision: str | None) -> FeatureSet:
+    """The features of the model that the run of this recipe started from, which is built when they are first read.
 
-    Raises ModelError if it started from random weights, or if the model is no longer there; HubError.
+    `revision` is the commit of a hub model that the run found, from its results; None for a folder. Raises ModelError
+    if the run started from random weights, or if the model is no longer there; HubError.
     """
-    weights = source.resolve(recipe.model)
+    section = recipe.model
+    if section.id is not None and section.weights != "random" and not section.id.startswith(UNTRAINED):
+        local = source.local_model(section.id) is not None
+        if local and revision is not None:
+            raise ModelError(f"the run started from {section.id} of the hub, and a folder has this name now")
+        if not local and revision is None:
+            raise ModelError(f"the folder that the run started from is gone: {section.id}")
+        section = section.model_copy(update={"revision": revision})
+    weights = source.resolve(section)
     if weights.scratch:
         raise ModelError("the run started from random weights, so there is no pretrained trunk")
     task = task_class(recipe.task)(recipe.options)
     plain = recipe.model_copy(
         update={
-            "model": recipe.model.model_copy(update={"adapter": None, "freeze": "none"}),
+            "model": section.model_copy(update={"adapter": None, "freeze": "none"}),
             "train": recipe.train.model_copy(update={"gradient_checkpointing": False}),
             "hub": recipe.hub.model_copy(update={"adapter": False}),
         }
     )
-    with _silent():  # the run itself said what there is to say about its model
-        model = build(plain, task, weights, splits).eval().requires_grad_(False)
     name = weights.title.rsplit("/", 1)[-1].removesuffix(" (local folder)")
+    # a run does not record what a folder held, or which commit the encoder of a new model had
+    read = f"revision {weights.revision[:12]}" if weights.revision else "as it is now"
     return FeatureSet(
         f"features of {name}",
-        partial(outputs, task, model),
+        _Trunk(plain, task, weights, splits),
         _steps,
         LEARNERS,
         learned=True,
-        about=f"What the pretrained trunk of {weights.title} gives to its head, before fine-tuning, scaled to a length "
-        "of 1.",
+        about=f"What the pretrained trunk of {weights.title} ({read}) gives to its head, before fine-tuning, scaled to "
+        "a length of 1.",
     )
+
+
+class _Trunk:
+    """Rows -> their features. The model is built for the first rows, so that it stands beside no other learner."""
+
+    def __init__(self, recipe: Recipe, task: Task, weights: source.Weights, splits: Splits) -> None:
+        self.about = recipe, task, weights, splits
+        self.model: nn.Module | None = None
+
+    def __call__(self, rows: "Dataset") -> np.ndarray:
+        recipe, task, weights, splits = self.about
+        if self.model is None:
+            with _silent():  # the run itself said what there is to say about its model
+                self.model = build(recipe, task, weights, splits).eval().requires_grad_(False)
+        return outputs(task, self.model, rows)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.baselines.features import FeatureSet, Unreadable
+from pipelines.baselines.images import SIDE, check_installed, colours, hog
 from pipelines.errors import DataError
 from pipelines.task import Task
 from pipelines.utils.hardware import cores
@@ -21,7 +22,10 @@ AT_ONCE = 64  # videos that are read before the next ones: only their features a
 
 
 def feature_sets(task: Task) -> list[FeatureSet]:
-    """The features of a task with one video per row, or with features of a video (`options.input: features`)."""
+    """The features of a task with one video per row, or with features of a video (`options.input: features`).
+
+    Raises RunError if scikit-image is not installed, which videos need and features do not.
+    """
     if task.options.input == "features":
         return [
             FeatureSet(
@@ -32,6 +36,7 @@ def feature_sets(task: Task) -> list[FeatureSet]:
                 about="The given features of a video, averaged over its frames.",
             )
         ]
+    check_installed("videos")
     return [
         FeatureSet(
             "colours and HOG of frames",
@@ -59,7 +64,6 @@ def described(video: Any) -> np.ndarray:
     """The mean over FRAMES frames of a video of colour histogram and HOG, float32 [numbers]. Raises DataError."""
     from PIL import Image
 
-    from pipelines.baselines.images import SIDE, colours, hog
     from pipelines.data.video.reading import header, read_frames
 
     seconds = header(video).seconds

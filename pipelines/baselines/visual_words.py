@@ -25,10 +25,7 @@ class VisualWords(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, rows: Sequence[np.ndarray], y: object = None) -> "VisualWords":
         from sklearn.cluster import MiniBatchKMeans
 
-        every = np.concatenate(list(rows))
-        rng = np.random.default_rng(self.seed)
-        if len(every) > SAMPLE:
-            every = every[np.sort(rng.choice(len(every), SAMPLE, replace=False))]
+        every = sample(rows, np.random.default_rng(self.seed))
         count = min(self.words, len(np.unique(every, axis=0)))
         self.clusters_ = None
         if count:
@@ -46,3 +43,14 @@ class VisualWords(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 words = self.clusters_.predict(np.concatenate(list(part)).astype(np.float32))  # type: ignore[union-attr]
                 np.add.at(found, (np.repeat(np.arange(start, start + len(part)), lengths), words), 1.0)
         return np.asarray(np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1.0)), dtype=np.float32)
+
+
+def sample(rows: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """At most SAMPLE of all descriptors of the rows. They are chosen by number, so that not all are copied at once."""
+    ends = np.cumsum([len(row) for row in rows])
+    if ends[-1] <= SAMPLE:
+        return np.concatenate(list(rows))
+    chosen = np.sort(rng.choice(ends[-1], SAMPLE, replace=False))
+    of = np.searchsorted(ends, chosen, side="right")
+    starts = ends - [len(row) for row in rows]
+    return np.stack([rows[row][number] for row, number in zip(of, chosen - starts[of], strict=True)])

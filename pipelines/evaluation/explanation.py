@@ -44,16 +44,18 @@ def explain(run: str | Path) -> dict[str, Any]:
 
     folder = Path(run)
     results.check_run_folder(folder)
-    before = results.read_results(folder)
     if not (folder / "recipe.yaml").is_file():
         raise ModelError(f"{folder}: no run folder (it has no recipe.yaml)")
-    if before is None:
-        raise ModelError(f"{folder}: no finished run, so there is no model to explain: `graft train` goes on with it")
     progress = Progress(True)
     library_logging.quiet_libraries(progress)
     with lock.locked(folder / ".lock") as mine:
         if not mine:
             raise RunError(f"{folder}: {IN_USE}")
+        before = results.read_results(folder)  # inside the lock: another command may have changed it
+        if before is None:
+            raise ModelError(
+                f"{folder}: no finished run, so there is no model to explain: `graft train` goes on with it"
+            )
         loaded = load(folder)
         if not hasattr(loaded.task, "parts"):
             raise ModelError(f"{folder}: a run of {loaded.task.name}: heat maps are of classifiers")

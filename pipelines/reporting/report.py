@@ -49,6 +49,9 @@ def write_report(run: Path) -> Path:
         write_text(page, LivePage(run).render(running=lock.in_use(run / ".lock")))
         return page
     save_figures(curves(run, results), run / "figures")
+    if not results.get("baselines"):  # a run that was trained further, or scored again, has lost them
+        for stale in (path for name in BESIDE for path in (run / "figures").glob(f"{name}.*")):
+            stale.unlink(missing_ok=True)
     write_text(page, _render(run, source, results))
     return page
 

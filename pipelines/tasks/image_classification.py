@@ -39,10 +39,11 @@ class Options(Strict):
 
     image_size: Annotated[Int, Field(ge=4, le=4096)] | None = None
     """Pixels a side. Left out: the model's own. Position embeddings are resized."""
-    augment: Literal["none", "crop-flip", "randaugment"] = "none"
+    augment: Literal["none", "crop-flip", "distort", "randaugment"] = "none"
     """`crop-flip`: a random part of the image, mirrored half of the time.
 
-    `randaugment`: also random changes of colour and shape (Cubuk et al. 2020).
+    `distort`: slightly turned, moved, scaled and slanted, never mirrored: for digits, letters and signs. `randaugment`:
+    as `crop-flip`, and also random changes of colour and shape (Cubuk et al. 2020).
     """
     mixup: Annotated[Float, Field(ge=0, le=10)] = 0.0
     """Alpha of mixup's Beta distribution; 0 is off."""
@@ -198,7 +199,11 @@ class ImageClassification(Task):
 
         if self.options.augment == "none":
             return example
-        image = augment.random_crop(example["image"], vision.input_size(self.processor), rng)
+        size = vision.input_size(self.processor)
+        if self.options.augment == "distort":
+            distorted = augment.distort(example["image"], size, rng)
+            return {**example, "pixels": vision.scaled(self.processor, distorted)}
+        image = augment.random_crop(example["image"], size, rng)
         if self.options.augment == "randaugment":
             image = augment.rand_augment(image, rng)
         return {**example, "pixels": vision.scaled(self.processor, image)}

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.recipe import load_recipe
 from pipelines.errors import RunError
 from pipelines.plots import baselines as curves
 from pipelines.plots.style import WIDTH, canvas, finish, headline, png, styled
 from pipelines.reporting.pages import in_a_sentence
 from pipelines.reporting.results import read_results, run_name
+from pipelines.reporting.runs import flat
 from pipelines.utils.formatting import duration, interval, large, number, readable_name, score
 
 if TYPE_CHECKING:
@@ -37,8 +39,10 @@ Is a network worth it on this data, or do hand-made features and a classical lea
 the data. This page asks it for small data sets of several kinds. All learners had the same training rows and were
 scored on the same test rows. Settings were chosen on validation. "Difference" is the network's score minus that of the
 line, paired by rows, with its 95 % interval. "Rows needed" is the smallest of the measured numbers of training rows
-with which a line reaches the score that the best hand-made features have with all rows. Time is that of the clock: of
-computing the features and of fitting every setting, or of the network's training. `graft baseline RUN` makes this
+with which a line reaches the score that the best hand-made features have with all rows. It compares the scores
+themselves, not their intervals, so it may be another number for other rows. Time is that of the clock: of
+computing the features and of fitting every setting, or of the network's training. Memory is what a learner took beyond
+the loaded libraries, and for the network the peak of its whole training process. `graft baseline RUN` makes this
 comparison for any [finished run](baselines.md).
 """
 OUTRO = """
@@ -107,8 +111,32 @@ def compared(folders: Sequence[Path]) -> list[Compared]:
         smaller = [results for results in group.values() if results is not main[0]]
         if any(one["metric"] != main[0]["metric"] for one in smaller):
             raise RunError(f"{names}: runs of one data set must have one metric")
+        _check_curve(next(f for f, of in group.items() if of is main[0]), list(group))
         found.append(Compared(main[0], tuple(smaller)))
     return sorted(found, key=lambda one: list(MODALITIES).index(one.results["task"]))
+
+
+def _check_curve(main: Path, folders: Sequence[Path]) -> None:
+    """Raise RunError unless the runs differ in the number of their training rows, and in nothing else that counts."""
+    recipes = {folder: _settings(folder) for folder in folders}
+    rows: dict[int, Path] = {}
+    for folder, (settings, count) in recipes.items():
+        known = recipes[main][0]
+        if unlike := sorted(key for key in {*known, *settings} if known.get(key) != settings.get(key)):
+            raise RunError(
+                f"{main} and {folder}: points of one curve differ in data.max_train_rows alone, and these runs differ "
+                f"in {', '.join(unlike)}"
+            )
+        if count in rows:
+            raise RunError(f"{rows[count]} and {folder}: two runs with {count:,} training rows: name one")
+        rows[count] = folder
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], int]:
+    """The settings of a run's recipe that make its network, and the number of its training rows."""
+    recipe = load_recipe(folder / "recipe.yaml", exists=True).model_dump(mode="json", exclude={"hub", "name"})
+    recipe["data"].pop("max_train_rows", None)
+    return flat(recipe), int(read_results(folder)["data"]["train"]["rows"])
 
 
 # ---- the page ----

@@ -3,16 +3,19 @@
 import builtins
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.baselines import baseline, images, learners
+from pipelines.baselines import baseline, images, learners, trunk, videos
 from pipelines.errors import DataError, GraftError, ModelError, RunError
-from pipelines.utils import lock
 from pipelines.utils.files import write_json
 from pipelines.utils.progress import Progress
 from tests.support import tiny
@@ -37,8 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def studied(run: Path) -> dict[str, Any]:
-    study, _ = baseline.opened(run, Progress(False))
-    return study.result()
+    return baseline.opened(run, Progress(False)).result()
 
 
 def copied(world: Path, place: Path) -> Path:
@@ -89,8 +91,14 @@ def test_results_that_do_not_name_their_rows(world: Path, tmp_path: Path) -> Non
 
 
 def test_another_command_in_the_folder(world: Path) -> None:
-    with lock.locked(world / "run" / ".lock"):
-        refused(world / "run", RunError, "another command is at work here")
+    path = world / "run" / ".lock"
+    code = "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match="another command is at work here"):
+            baseline.baseline(world / "run")
+        other.communicate("\n")
 
 
 def test_no_scikit_image(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +110,17 @@ def test_no_scikit_image(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return imported(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", refusing)
-    refused(world / "run", RunError, "pip install 'graft-pipelines[baseline]'")
+    refused(world / "run", RunError, "images need scikit-image: pip install 'graft-pipelines[baseline]'")
+    task: Any = SimpleNamespace(options=SimpleNamespace(input="frames"))
+    with pytest.raises(RunError, match="videos need scikit-image"):
+        videos.feature_sets(task)
+
+
+def test_predictions_that_are_damaged_end_it_at_once(world: Path, tmp_path: Path) -> None:
+    run = copied(world, tmp_path)
+    (run / "predictions" / "test.jsonl").write_text("{")
+    with pytest.raises(RunError, match="predictions of the run cannot be read"):
+        baseline.opened(run, Progress(False))
 
 
 # ---- data ----
@@ -172,9 +190,18 @@ def test_a_start_model_that_is_gone(world: Path, tmp_path: Path) -> None:
     shutil.copytree(world / "vit", tmp_path / "vit")
     run = finished(tmp_path / "run", world / "photos", tmp_path / "vit")
     shutil.rmtree(tmp_path / "vit")
-    found = studied(run)
-    assert [one["name"] for one in found["skipped"]] == ["features of the pretrained trunk"]
-    assert found["best_learned"] is None
+    study = baseline.opened(run, Progress(False))
+    assert [one.name for one in study._feature_sets()] == ["colour histogram", "HOG", "SIFT words"]
+    (skipped,) = study.skipped
+    assert skipped["name"] == "features of the pretrained trunk"
+    assert "no such folder" in skipped["why"]
+
+
+def test_a_start_model_of_the_hub_is_that_of_the_run(world: Path) -> None:
+    """A folder that has the name of a hub model now is not the model that the run started from."""
+    trained = baseline.opened(world / "run", Progress(False))
+    with pytest.raises(ModelError, match="a folder has this name now"):
+        trunk.feature_set(trained.run.recipe, trained.splits, "b4569560a39a")
 
 
 def odd(photos: Path) -> None:
@@ -188,6 +215,7 @@ def odd(photos: Path) -> None:
         Image.fromarray(values).save(path.with_suffix(".png"))
 
 
+@pytest.mark.integration
 def test_tiny_and_deep_images(world: Path, tmp_path: Path) -> None:
     found = studied(made(tmp_path, world, odd, white=4095)[0])
     assert len(found["learners"]) + len(found["skipped"]) == 8
@@ -199,6 +227,7 @@ def test_an_image_without_keypoints_has_no_words() -> None:
         assert images.sift(image.astype(np.uint8)).shape == (0, 128)
 
 
+@pytest.mark.integration
 def test_three_training_rows_one_of_them_alone(world: Path, tmp_path: Path) -> None:
     def few(photos: Path) -> None:
         (photos / "train" / "cat" / "001.jpg").unlink()
@@ -209,11 +238,13 @@ def test_three_training_rows_one_of_them_alone(world: Path, tmp_path: Path) -> N
     assert all(curve["points"][-1]["rows"] == 3 for curve in found["curve"])
 
 
+@pytest.mark.integration
 def test_one_test_row_of_each_class(world: Path, tmp_path: Path) -> None:
     found = studied(made(tmp_path, world, lambda photos: None, {"train": 3, "validation": 1, "test": 1})[0])
     assert found["verdict"]["kind"] == "not shown"
 
 
+@pytest.mark.integration
 def test_several_labels(world: Path, tmp_path: Path) -> None:
     photos = tiny.photos(tmp_path / "photos", n=6, splits=())
     rows = ["file_name,label"]

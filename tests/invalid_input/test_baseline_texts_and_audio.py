@@ -70,7 +70,7 @@ def test_labels_that_cannot_be_learned(labels: list[Any], kind: Any, says: str) 
 @pytest.mark.parametrize("text", ["?" * 50, "\u200b", "é" * 30_000, "x " * 30_000, "👍👎", "\n\t a", "ا ب ت", "𠮷野家"])
 @pytest.mark.parametrize("kind", [texts.words, texts.characters])
 def test_odd_texts_have_terms(text: str, kind: Any) -> None:
-    (_, step), *_ = texts.steps(("text", "text_pair"), kind, 0)
+    (_, step), *_ = texts.steps(("text", "text_pair"), kind, texts.MOST, 0)
     numbers = step.fit_transform([(text, ""), ("a word", text)])
     assert np.isfinite(numbers.data).all()
     assert (numbers.getnnz(1) > 0).all()

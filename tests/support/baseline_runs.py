@@ -40,6 +40,7 @@ def finished(run: Path, data: Path, model: Path, right: float = 0.8, group: str 
     results = json.loads((run / "results.json").read_text())
     for split in SPLITS:
         results["data"][split] |= {"rows": len(splits[split]), "fingerprint": splits.fingerprint[split]}
+    results["model"]["revision"] = None  # of a folder
     write_json(run / "results.json", results)
     return run
 

@@ -48,6 +48,7 @@ def section(
     direction: str = "max",
     best: str | None = None,
     resamples: int = RESAMPLES,
+    units: int = 120,
     **more: Any,
 ) -> dict[str, Any]:
     """The whole section, with the sentence that the rule gives."""
@@ -57,7 +58,7 @@ def section(
         "metric": {"name": metric, "direction": direction},
         "split": "test",
         "rows": {"train": 400, "validation": 50, "test": 120},
-        "interval": {"unit": "rows", "resamples": resamples},
+        "interval": {"unit": "rows" if units == 120 else "speaker", "units": units, "resamples": resamples},
         "network": {
             "metrics": {metric: network},
             "ci95": {metric: [network - 0.04, network + 0.04]},

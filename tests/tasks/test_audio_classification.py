@@ -62,6 +62,7 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
+@pytest.mark.integration
 class TestClassic(TestContract):
     """A network that transformers has no class for: its card carries the code."""
 

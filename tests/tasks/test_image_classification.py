@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipelines.config.recipe import DataSection, ModelSection, Recipe, validate
 from pipelines.data.batching import Examples
+from pipelines.data.image.augment import distort
 from pipelines.data.loading import load_splits
 from pipelines.data.schema import DataSpec
 from pipelines.evaluation import scoring
@@ -54,6 +56,7 @@ class TestContract(TaskContract):
         return found == pytest.approx({a["label"]: a["score"] for a in answer}, abs=6e-4)
 
 
+@pytest.mark.integration
 class TestClassic(TestContract):
     """A network that transformers has no class for: its card carries the code."""
 
@@ -193,6 +196,18 @@ def test_mixing_keeps_targets_whole(photos: Any, tmp_path: Path) -> None:
     assert torch.allclose(targets.sum(1), torch.ones(len(targets)))
     assert ((targets > 0).sum(1) == 2).any()
     assert not torch.equal(batches[0]["pixel_values"], batches[1]["pixel_values"])
+
+
+def test_distorted_images_are_not_mirrored_and_keep_their_ground() -> None:
+    """A bar on the left of a grey page stays on the left, and no black or white comes into view."""
+    pixels = np.full((30, 40, 3), 90, np.uint8)
+    pixels[5:25, 5:12] = 200
+    image = Image.fromarray(pixels)
+    made = [np.asarray(distort(image, (24, 32), Random(seed))) for seed in range(50)]
+    assert all(one.shape == (24, 32, 3) and one.min() >= 85 and one.max() <= 200 for one in made)
+    assert all(one[:, :16].mean() > one[:, 16:].mean() for one in made)
+    assert len({one.tobytes() for one in made}) == 50
+    assert np.array_equal(made[7], np.asarray(distort(image, (24, 32), Random(7))))
 
 
 def test_randaugment_is_a_function_of_its_seed(photos: Any, tmp_path: Path) -> None:

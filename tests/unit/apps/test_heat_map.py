@@ -20,8 +20,9 @@ pytestmark = pytest.mark.usefixtures("gradio_page")
         ({"occlusion": "<b>"}, ""),
         ({"occlusion": {"rank_correlation": None}}, ""),
         ({"occlusion": {"rank_correlation": "<b>"}}, ""),
-        ({"occlusion": {"rank_correlation": 0.12}}, "gives another map (rank correlation 0.12)"),
-        ({"occlusion": {"rank_correlation": 0.3}}, "Do not trust it"),
+        ({"occlusion": {"rank_correlation": 0.12, "passed": True}}, "gives another map (rank correlation 0.12)"),
+        ({"occlusion": {"rank_correlation": 0.3, "passed": None}}, "It is not shown"),
+        ({"occlusion": {"rank_correlation": 0.6, "passed": False}}, "a partly similar map (rank correlation 0.60)"),
     ],
 )
 def test_the_page_says_whether_a_map_passed_its_test(explanation: Any, words: str) -> None:

@@ -19,7 +19,7 @@ LABELS = ["cat", "dog"]
 
 
 def of_words() -> FeatureSet:
-    task: Any = SimpleNamespace(data=SimpleNamespace(input_columns=("text",)))
+    task: Any = SimpleNamespace(data=SimpleNamespace(input_columns=("text",), labels=("cat", "dog")))
     return texts.feature_sets(task)[0]
 
 

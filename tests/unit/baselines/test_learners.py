@@ -217,3 +217,29 @@ def test_targets_stand_in_the_order_of_the_labels() -> None:
     ]
     assert targets([1, 2.5], [], "number").tolist() == [1.0, 2.5]
     assert learners.keys_for(("logistic", "ridge", "random_forest"), "number") == ("ridge", "random_forest")
+
+
+def test_fewer_leaves_are_among_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "TREES", 2)
+    X, target = np.arange(40.0).reshape(20, 2), np.arange(20) % 4
+    forest = learners.LEARNERS["random_forest"]
+    assert "max_leaf_nodes" not in learners.fit(forest, {}, "class", 0, X, target, 4).settings
+    monkeypatch.setattr(learners, "FOREST_BYTES", 2 * 2 * 8 * 4 * 3)
+    fitted = learners.fit(forest, {"min_samples_leaf": 1}, "class", 0, X, target, 4)
+    assert fitted.settings == {"min_samples_leaf": 1, "max_leaf_nodes": 3}
+    again = learners.fit(forest, fitted.settings, "class", 0, X[:2], target[:2], 4)  # fewer rows need no limit
+    assert again.settings == {"min_samples_leaf": 1}
+
+
+@pytest.mark.parametrize("key", ["logistic", "linear_svm", "random_forest"])
+def test_large_data_are_fitted_on_fewer_rows(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learners, "TREES", 300)
+
+    def large(rows: int) -> Any:
+        return np.broadcast_to(np.float32(0), (rows, 1764))
+
+    learner = learners.LEARNERS[key]
+    assert learners.most_rows(learner, large(3000), 37) == 3000
+    most = learners.most_rows(learner, large(1_000_000), 37)
+    assert 5_000 < most < 200_000
+    assert learners.most_rows(learner, large(1_000_000), 1000) <= most

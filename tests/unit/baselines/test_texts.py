@@ -1,6 +1,7 @@
 """TF-IDF of words and characters: what counts as a term, pairs, and texts without any term."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,13 @@ def test_a_sentence_of_three_classes_is_learned_and_a_number_by_ridge() -> None:
 def test_a_model_that_reads_both_is_given_what_it_was_trained_on() -> None:
     assert sets()["TF-IDF of words"].read(Dataset.from_dict({"text": ["a"], "text_pair": ["b"]})) == [("a",)]
     assert sets(pair=True)["TF-IDF of words"].about.endswith("has its own.")
+
+
+def test_many_classes_have_fewer_terms() -> None:
+    assert texts.most_terms(1, 2) == texts.MOST
+    assert texts.most_terms(1, 1000) == 4000
+    assert texts.most_terms(2, 1000) == 2000
+    task: Any = SimpleNamespace(data=SimpleNamespace(input_columns=("text",), labels=range(1_000_000)))
+    one = texts.feature_sets(task)[0]
+    assert "Only the 4 most frequent terms are kept" in one.about
+    assert learners.learn_steps(one, [("a b c d e f",)], ["row"], 0).numbers.shape == (1, 4)

@@ -76,7 +76,7 @@ train:
         ("train: {epochs: 1}\noptions: {mixup: -1}", "5: options.mixup: must be at least 0.0, got -1"),
         (
             "train: {epochs: 1}\noptions: {augment: flip}",
-            "5: options.augment: must be 'none', 'crop-flip' or 'randaugment', got 'flip'",
+            "5: options.augment: must be 'none', 'crop-flip', 'distort' or 'randaugment', got 'flip'",
         ),
     ],
 )

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipelines.metrics import intervals
 from pipelines.models import attribution
 from pipelines.models.attribution import METHODS, Map, Parts, heat_map, map_of, of_image, over_time
-from pipelines.models.randomisation import LIMIT, check, passes, randomised, rank_correlation
+from pipelines.models.randomisation import LIMIT, check, passes, randomised, rank_correlation, summary
 
 SIDE = 32
 
@@ -172,3 +173,31 @@ def test_the_maps_of_a_network_are_deterministic(network: nn.Module, rows: Any) 
     for method in METHODS:
         first, second = (heat_map(Images(), network, rows[0], method).values for _ in range(2))
         assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("values", "passed"),
+    [
+        ([0.05, 0.1, -0.1, 0.0, 0.1, 0.05, 0.2, 0.1], True),
+        ([0.1, 0.5, 0.2, 0.4, 0.3, 0.2, 0.4, 0.1], None),
+        ([0.8, 0.6, 0.7, 0.9, 0.5, 0.7, 0.8, 0.6], False),
+        ([0.1], None),
+        ([float("nan")] * 3, None),
+    ],
+)
+def test_the_interval_decides(values: list[float], passed: bool | None) -> None:
+    found = summary(np.array([values]), 1)
+    assert found["passed"] is passed
+    known = intervals.of_mean(np.array(values)) if len(values) == 8 else None
+    assert found["ci95"] == (known and pytest.approx(known, abs=1e-4))
+
+
+def test_parameters_without_a_deviation_are_drawn_too() -> None:
+    network = nn.Sequential(nn.Linear(3, 1), nn.LayerNorm(1))
+    with torch.no_grad():
+        network[0].bias.fill_(5.0)
+    task: Any = SimpleNamespace(layers=lambda model: list(model))
+    drawn: Any = randomised(task, network, [])
+    assert abs(drawn[0].bias.item() - 5) > 0.1
+    assert drawn[1].weight.item() != 1
+    assert drawn[1].bias.item() == 0  # a bias that was never trained

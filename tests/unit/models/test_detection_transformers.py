@@ -361,6 +361,7 @@ def test_boxes_of_sharded_weights_in_bfloat16_are_exact() -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
+@pytest.mark.integration
 def test_four_images_are_learned_by_heart() -> None:
     model, family = built("rt_detr")
     model.train()
@@ -368,7 +369,7 @@ def test_four_images_are_learned_by_heart() -> None:
     counts = family.counts(batch)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(60):  # after 40, one kind of processor has the half, and another 0.505
         torch.manual_seed(0)
         loss = family.loss(model, batch, counts)
         optimizer.zero_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipelines.errors import RunError
 from tests.benchmarks.deep_or_classical import PAGE, PICTURE, write
@@ -73,6 +74,15 @@ def test_runs_that_do_not_fit(tmp_path: Path) -> None:
         write([alone], tmp_path / "docs")
     with pytest.raises(RunError, match="no finished run"):
         write([tmp_path], tmp_path / "docs")
+    one = run(tmp_path / "one", "image-classification", 400, usual())
+    same = run(tmp_path / "same", "image-classification", 400)
+    with pytest.raises(RunError, match=r"one and .*same: two runs with 400 training rows"):
+        write([one, same], tmp_path / "docs")
+    recipe = yaml.safe_load((alone / "recipe.yaml").read_text())
+    recipe["train"]["learning_rate"] = 0.123
+    (alone / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(RunError, match=r"differ in data.max_train_rows alone, .* differ in train.learning_rate"):
+        write([one, alone], tmp_path / "docs")
     other = run(tmp_path / "other", "text-generation", 40)
     with pytest.raises(RunError, match="text-generation is not compared"):
         write([other], tmp_path / "docs")
