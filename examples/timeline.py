@@ -267,12 +267,12 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table, with a line about data and machine above it."""
     first = found[0]
     rows = ", ".join(f"{point['rows']:,}" for point in first["points"])
+    shares = " | ".join(f"{100 * share:.0f} % of the rows" for share in SHARES)
     lines = [
         f"{first['data']}: accuracy on the same {first['test_rows']:,} test rows, with its 95 % interval, after "
         f"training on {rows} rows. {first['hardware']}.",
         "",
-        f"| year | network | pixels | parameters | {' | '.join(f'{100 * share:.0f} % of the rows' for share in SHARES)} | "
-        f"95 % interval, all rows | rows for {REACHED} | seconds |",
+        f"| year | network | pixels | parameters | {shares} | 95 % interval, all rows | rows for {REACHED} | seconds |",
         "|---|---|---|---|" + "---|" * (len(SHARES) + 3),
     ]
     for one in found:
@@ -280,8 +280,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         interval = "{:.3f} to {:.3f}".format(*one["ci95"]) if one["ci95"] else "-"
         needed = f"{one['rows_needed']:,}" if one["rows_needed"] else "more"
         lines.append(
-            f"| {_of(one['year'])} | {one['name']} | {one['pixels'] or 'its own'} | {one['parameters']:,} | {values} | {interval} | {needed} | "
-            f"{one['seconds']:.1f} |"
+            f"| {_of(one['year'])} | {one['name']} | {one['pixels'] or 'its own'} | {one['parameters']:,} | {values} | "
+            f"{interval} | {needed} | {one['seconds']:.1f} |"
         )
     about = (
         f"rows for {REACHED}: the smallest of the three numbers of rows with which the network reached this accuracy. "
