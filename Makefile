@@ -33,7 +33,7 @@ demo: $(READY)  ## pretrain on the digits 0-4, transfer to 5-9, report: no hub, 
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/digits_transfer.py
 
 timeline: $(READY)  ## networks from 1958 to 2020 on one set of images; DATA=photos/ for your own, ARGS="--model ID" for a pretrained one
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python examples/timeline.py $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python examples/timeline.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 timeline-sequences: $(READY)  ## LSTM, GRU and Transformer of equal size on a text: bits per byte, one table and one picture; DATA=texts/
 	$(OFFLINE) HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python examples/timeline_sequences.py $(if $(DATA),--data "$(DATA)")

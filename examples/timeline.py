@@ -3,7 +3,9 @@
 Each network learns from 10, 30 and 100 % of the train rows, with equal numbers of steps, and is scored on the same test
 rows: handwritten digits that come with scikit-learn, or any folder of images (`make timeline DATA=photos/`). All start
 from random weights, except the last one: a ViT that has learned digits which this program draws with the fonts of
-matplotlib, or, with --model, any other model. Rates and steps were set once, and are not tuned on these rows.
+matplotlib (twice as many steps, which the table does not count), or, with --model, any other model. The autoencoder
+gets labels in the second half of its steps only. LeNet, AlexNet and ResNet read the digits enlarged to 32 pixels.
+Rates and steps were set once, and are not tuned on these rows. There is one seed, and the interval is of the test rows.
 
 It writes timeline.md, timeline.png, timeline.svg and results.json into runs/timeline. If it is stopped, the same
 command goes on.
@@ -44,7 +46,7 @@ FONTS = (
 @dataclass(frozen=True)
 class Network:
     name: str
-    year: int
+    year: int | None  # None for a model of the user's choice: its year is not known
     config: dict[str, Any]  # for `model.config`; the size of its images is added
     rate: float
     least: int = 8  # the smallest size of images that it reads, in pixels
@@ -164,7 +166,7 @@ def _trained(network: Network, raw: dict[str, Any], folder: Path) -> dict[str, A
     for share in reversed(SHARES):
         rows = round(share * whole["data"]["train"]["rows"]) if whole else None
         recipe = {**raw, "data": {**raw["data"], **({"max_train_rows": rows} if rows else {})}}
-        name = f"{network.year}_{_plain(network.name)}_{round(100 * share)}"
+        name = f"{_of(network.year)}_{_plain(network.name)}_{round(100 * share)}"
         results = _finished(validate(recipe), folder / name)
         whole = whole or results
         points.append({"share": share, **_score(results)})
@@ -173,6 +175,7 @@ def _trained(network: Network, raw: dict[str, Any], folder: Path) -> dict[str, A
     return {
         "name": network.name,
         "year": network.year,
+        "pixels": raw["options"].get("image_size"),
         **{key: points[-1][key] for key in ("accuracy", "ci95", "seconds")},
         "parameters": whole["model"]["parameters"],
         "test_rows": whole["test"]["n"],
@@ -203,6 +206,10 @@ def _finished(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return results
 
 
+def _of(year: int | None) -> str:
+    return str(year or "pretrained")
+
+
 def _plain(name: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in name.casefold())
 
@@ -216,17 +223,17 @@ def _pretrained(
     """The last network and its recipe; None for a folder without --model, because drawn digits say little of photos."""
     vit = NETWORKS[-1]
     if model is not None:
-        network = Network(f"{Path(model).name}, pretrained", vit.year, vit.config, 3e-4)
+        network = Network(Path(model).name, None, vit.config, 3e-4)
         raw = _recipe(network, data, size, steps)
         return network, {**raw, "model": {"id": model}, "options": {}}
     if data is not None:
         print("no pretrained network: give one with --model (a hub id or a folder)")
         return None
     network = Network("ViT, pretrained on drawn digits", vit.year, vit.config, vit.rate / 2)
-    printed = folder / "printed_digits"
+    printed = folder / f"printed_digits_{size}"
     draw_digits(printed, size, PRINTED)
     first = _recipe(vit, str(printed), size, 2 * steps)
-    base = folder / "pretrained_on_printed_digits"
+    base = folder / f"pretrained_on_printed_digits_{size}"
     _finished(validate(first), base)
     raw = _recipe(network, data, size, steps)
     return network, {**raw, "model": {"id": str(base)}}
@@ -260,25 +267,25 @@ def table(found: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table, with a line about data and machine above it."""
     first = found[0]
     rows = ", ".join(f"{point['rows']:,}" for point in first["points"])
+    shares = " | ".join(f"{100 * share:.0f} % of the rows" for share in SHARES)
     lines = [
         f"{first['data']}: accuracy on the same {first['test_rows']:,} test rows, with its 95 % interval, after "
         f"training on {rows} rows. {first['hardware']}.",
         "",
-        f"| year | network | parameters | {' | '.join(f'{100 * share:.0f} % of the rows' for share in SHARES)} | "
-        f"95 % interval, all rows | rows for {REACHED} | seconds |",
-        "|---|---|---|" + "---|" * (len(SHARES) + 3),
+        f"| year | network | pixels | parameters | {shares} | 95 % interval, all rows | rows for {REACHED} | seconds |",
+        "|---|---|---|---|" + "---|" * (len(SHARES) + 3),
     ]
     for one in found:
         values = " | ".join(f"{point['accuracy']:.3f}" for point in one["points"])
         interval = "{:.3f} to {:.3f}".format(*one["ci95"]) if one["ci95"] else "-"
         needed = f"{one['rows_needed']:,}" if one["rows_needed"] else "more"
         lines.append(
-            f"| {one['year']} | {one['name']} | {one['parameters']:,} | {values} | {interval} | {needed} | "
-            f"{one['seconds']:.1f} |"
+            f"| {_of(one['year'])} | {one['name']} | {one['pixels'] or 'its own'} | {one['parameters']:,} | {values} | "
+            f"{interval} | {needed} | {one['seconds']:.1f} |"
         )
     about = (
         f"rows for {REACHED}: the smallest of the three numbers of rows with which the network reached this accuracy. "
-        "seconds: of training with all rows."
+        "seconds: of training with all rows. pixels: a side of the images that the network reads."
     )
     return "\n".join([*lines, "", about, ""])
 
@@ -297,12 +304,13 @@ def picture(found: Sequence[dict[str, Any]]) -> "Figure":
     for place, one in zip(places, found, strict=True):
         if one["ci95"]:
             axes.plot(one["ci95"], (place, place), color=style.BLUE, linewidth=3, alpha=0.4, solid_capstyle="butt")
-    names = [f"{one['year']}  {one['name']}  ({large(one['parameters'])} parameters)" for one in found]
+    names = [f"{_of(one['year'])}  {one['name']}  ({large(one['parameters'])} parameters)" for one in found]
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel(f"accuracy on {found[0]['test_rows']:,} test rows; the bar is the 95 % interval")
     figure.legend(loc="outside lower center", ncols=len(SHARES))
-    style.headline(figure, f"Networks from {found[0]['year']} to {found[-1]['year']} on {found[0]['data']}")
+    years = [one["year"] for one in found if one["year"]]
+    style.headline(figure, f"Networks from {min(years)} to {max(years)} on {found[0]['data']}")
     values = ", ".join(f"{one['name']} {one['accuracy']:.3f}" for one in found)
     return style.finish(figure, f"Accuracy of networks by year, with all rows: {values}.")
 

@@ -133,6 +133,10 @@ def put(raw: dict[str, Any], lines: dict[Keys, int], key: str, value: Any) -> li
         target.pop(other, None)
         if lines.get(("train", "min_steps")) != COMMAND_LINE:  # the length that the user sets replaces the recipe's
             target.pop("min_steps", None)
+    if key == "model.config.model_type" and "id" in raw["model"]:  # a network of its own replaces the recipe's model
+        for name in ("id", "freeze", "adapter", "weights", "revision"):
+            if lines.get(("model", name)) != COMMAND_LINE:
+                raw["model"].pop(name, None)
     parts: Keys = tuple(key.split("."))
     for n in range(1, len(parts)):
         lines.setdefault(parts[:n], COMMAND_LINE)

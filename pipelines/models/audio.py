@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import ModelError
 from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.models.pretrained import called, first_line, head, load_model, read_tensor, trunk, with_classes
+from pipelines.utils.formatting import short
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
 RATE = 16000  # samples per second, if the feature extractor does not give a rate
+RATES = (1_000, 192_000)  # the lowest and the highest that is allowed: recordings are resampled to it
 
 
 def extractor(folder: Path | None, config: Any) -> Any:
@@ -39,11 +41,17 @@ def extractor(folder: Path | None, config: Any) -> Any:
                     f"{called(folder)}: preprocessor_config.json: {name} is {got}, and its network reads {wanted}: "
                     "take the file that the model came with"
                 )
+    given = getattr(found, "sampling_rate", RATE)
+    if type(given) is not int or not RATES[0] <= given <= RATES[1]:
+        raise ModelError(
+            f"{called(folder)}: preprocessor_config.json: sampling_rate is {short(repr(given))}, must be a whole "
+            f"number from {RATES[0]:,} to {RATES[1]:,}"
+        )
     return found
 
 
 MOST_BANDS = 120  # with more, a band lies between two frequencies of the spectrum and is empty
-LOG_MEL = ("num_mel_bins", "feature_size", "stride", "padding_value")  # of the extractor of a classic
+LOG_MEL = ("sampling_rate", "num_mel_bins", "feature_size", "stride", "padding_value")  # of the extractor of a classic
 
 
 def _usual_extractor(config: Any) -> Any:

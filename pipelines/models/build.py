@@ -35,10 +35,16 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
             f"model.adapter: a {model.model_type} is a small network, and its card has no code for LoRA: "
             "leave adapter out, all its weights are trained"
         )
+    if frozen != "none" and isinstance(model, Classic) and weights.random:
+        raise ModelError(
+            f"model.freeze={frozen}: this {model.model_type} starts from random weights, and what is frozen would stay "
+            "random: set model.freeze=none"
+        )
     if recipe.model.adapter is not None:
         layers.freeze(model, found, frozen)
         return adapters.add_adapter(model, found[-1] if task.phases[0].new_head else None, recipe.model.adapter)
     layers.freeze(model, found, frozen)
+    task.check_frozen(model)
     return model
 
 

@@ -25,6 +25,8 @@ class RecurrentForAudioClassification(Classic):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if num_hidden_layers < 1:
+            raise ValueError(f"num_hidden_layers: got {num_hidden_layers}, must be 1 or more")
         size = hidden_size * (2 if bidirectional else 1)
         sizes = [2 * num_mel_bins, *[size] * (num_hidden_layers - 1)]
         self.trunk = nn.ModuleList(

@@ -49,11 +49,11 @@ def learn(config: Any, texts: Iterable[str], *, begins: bool) -> Any:
 
 
 def loses_text(tokenizer: Any) -> bool:
-    """Whether it is a tokenizer of words as `learn` makes it: its tokens say less than the text that they stand for.
+    """Whether tokens say less than the text that they stand for, as those of words do.
 
     Unknown words are one token, and spaces none, so the bits of the tokens are no bits of the bytes.
     """
-    return bool(tokenizer.unk_token == UNKNOWN and type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel")
+    return type(tokenizer.backend_tokenizer.model).__name__ in ("WordLevel", "WordPiece")
 
 
 def _of_words(config: Any, texts: Iterable[str], special: list[str]) -> Any:

@@ -43,6 +43,10 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if wrong := _impossible(found.to_dict(), _usual(type(found))):
             raise ModelError(f"{called(folder)}: config.json: {wrong}")
+        if found.model_type in KINDS:
+            from pipelines.models import classics
+
+            classics.forget_recipe_keys(found)
         return found
     except ModelError:
         raise
@@ -54,6 +58,9 @@ def read_config(folder: Path | None, config: dict[str, Any] | None) -> Any:
             raise ModelError(
                 f"{what}: this model needs code of its own; Graft never runs a model's code: choose another model"
             ) from error
+        if field := re.search(r"Validation error for field '(\w+)'", str(error)):
+            where = f"{what}.{field[1]}" if folder is None else f"{what}: config.json: {field[1]}"
+            raise ModelError(f"{where}: {first_line(error.__cause__ or error)}") from error
         raise ModelError(f"{what}: not a model that transformers knows: {first_line(error)}") from error
 
 
@@ -84,7 +91,7 @@ def _built(fields: dict[str, Any]) -> Any:
         raise ModelError(f"models of {kind} (also the ids {kind}/NAME) are not of transformers: {_OTHERS}")
     if kind not in CONFIG_MAPPING:
         raise ModelError(
-            f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), list(CONFIG_MAPPING))}"
+            f"model.config.model_type: transformers knows no {kind!r}{suggest(str(kind), [*KINDS, *CONFIG_MAPPING])}"
         )
     built = AutoConfig.for_model(kind, **fields)
     known = AutoConfig.for_model(kind).to_dict()
@@ -222,11 +229,16 @@ def _classic(
 
     suffix = auto.__name__.removeprefix("AutoModel")
     if folder is None or random:
-        return classics.create(config, suffix)
+        return classics.create(config, suffix, folder)
+    stated = config.architectures
     model = classics.load(folder, config, suffix)
     own = {id(parameter) for parameter in head(model).parameters()}
     if missing := [name for name in model.unread if id(model.get_parameter(name)) not in own]:
-        raise ModelError(f"{called(folder)}: its weights do not fit its config.json: {missing[0]} is missing")
+        what = f"its config.json says that it is a {short(str(stated[0]), 60)}" if stated else "it may be another model"
+        raise ModelError(
+            f"{called(folder)}: {missing[0]} is missing for a {type(model).__name__}, and {what}: choose a model of "
+            "this task"
+        )
     if renew:
         for layer in last_layers(head(model)):
             _draw(layer, 0.02)
@@ -551,7 +563,7 @@ def _why(folder: Path | None, error: Exception) -> str:
     return f"{called(folder)}: the model cannot be loaded: {first_line(error)}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first two lines of an error's message, joined and cut to 300 characters."""
     return " ".join(line.strip() for line in str(error).strip().splitlines()[:2])[:300] or type(error).__name__
 

@@ -87,14 +87,21 @@ def tokenizer_fingerprint(found: Any) -> str:
 READ_PADDING = ("canine", "convbert", "fnet", "funnel", "nystromformer", "yoso")
 
 
-def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str) -> None:
+def check_kind(folder: Path | None, config: Any, mapping: dict[str, Any], does: str, suffix: str = "") -> None:
     """Raise ModelError if the model type is not in `mapping`, one of transformers' mappings by model type.
 
     It is also raised if a text would get other answers next to longer texts. `does` completes the message "a ... model
-    does not ...".
+    does not ...". `suffix` ends the names of the classics that are for the task, and is empty if there are none.
     """
-    if config.model_type not in mapping and config.model_type not in CLASSICS:
-        raise ModelError(f"{called(folder)}: a {config.model_type} model does not {does}; choose another model")
+    if config.model_type not in mapping:
+        from pipelines.models import classics
+
+        own = classics.kinds(suffix) if suffix else []
+        if config.model_type not in own:
+            choice = f"one of {', '.join(own)}, or " if config.model_type in CLASSICS and own else ""
+            raise ModelError(
+                f"{called(folder)}: a {config.model_type} model does not {does}; choose {choice}another model"
+            )
     if _reads_padding(config):
         raise ModelError(
             f"{called(folder)}: a {config.model_type} model reads the padding of short texts, so that an answer would "

@@ -24,14 +24,18 @@ MOST_WORD = 10_000  # bytes of a word: files of web text hold long addresses
 MOST_NUMBER = 64  # bytes of a number as text
 
 
-def of(config: Any, tokenizer: Any) -> dict[int, np.ndarray]:
+def of(config: Any, tokenizer: Any, folder: Path | None) -> dict[int, np.ndarray]:
     """The vectors that `config.word_vectors` holds of a tokenizer's words: token -> float32 [size].
+
+    `folder` is that of the model. Only a recipe may name a file: the configuration of a folder comes from anybody.
 
     `config.embedding_size` becomes their size. Empty if none are asked for. A word in upper case without a vector has
     that of its lower case, because many files hold no other. Raises ModelError.
     """
     from pipelines.models.classics import usual
 
+    if folder is not None:
+        return {}
     path = getattr(config, "word_vectors", None)
     frozen = getattr(config, "freeze_word_vectors", False)
     if path is None:
@@ -133,7 +137,7 @@ def _lines(path: Path, file: IO[bytes], before: int, size: int, count: int | Non
         place = f"{path}:{before + lines}"
         if len(line) > most:
             raise ModelError(f"{place}: a line of more than {most:,} bytes: is it a file of vectors?")
-        parts = line.rstrip().rsplit(b" ", size)  # a word may hold spaces
+        parts = line.rsplit(None, size)  # by spaces or tabs, as the first line; a word may hold spaces
         if len(parts) != size + 1 or not parts[0]:
             raise ModelError(
                 f"{place}: a word and {size} numbers must be here, and {len(line.split()) - 1} numbers are"

@@ -143,7 +143,7 @@ class TextClassification(Task):
         self._read_tokens(source.folder, config, splits.train)
         texts = [splits.train[column] for column in TEXTS if column in splits.train.column_names]
         special_tokens.warn(self.tokenizer, texts, self.options.special_tokens)
-        vectors = word_vectors.of(config, self.tokenizer)
+        vectors = word_vectors.of(config, self.tokenizer, source.folder)
         model = self._model(source.folder, config, source.random, self.labels)
         if vectors:
             word_vectors.put(model, vectors, frozen=config.freeze_word_vectors)
@@ -179,7 +179,7 @@ class TextClassification(Task):
 
         from pipelines.models import text as language
 
-        language.check_kind(folder, config, KINDS, "classify texts")
+        language.check_kind(folder, config, KINDS, "classify texts", "ForSequenceClassification")
         return language.text_model(AutoModelForSequenceClassification, folder, config, random=random, labels=labels)
 
     def layers(self, model: Any) -> "list[nn.Module]":

@@ -227,7 +227,7 @@ class TextGeneration(Task):
         from pipelines.models import text as language
 
         found = pretrained.read_config(folder, config)
-        language.check_kind(folder, found, KINDS, "write text word by word")
+        language.check_kind(folder, found, KINDS, "write text word by word", "ForCausalLM")
         if found.model_type in MASKED and not found.is_decoder:
             raise ModelError(
                 f"{pretrained.called(folder)}: a {found.model_type} model sees the words to come: task fill-mask fits "
@@ -236,7 +236,7 @@ class TextGeneration(Task):
         learned = None if rows is None else lambda: self._learned(rows)
         self.tokenizer = language.tokenizer(folder, found, learned, begins=True)
         self.words_only = learned_tokenizer.loses_text(self.tokenizer)
-        vectors = word_vectors.of(found, self.tokenizer)
+        vectors = word_vectors.of(found, self.tokenizer, folder)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(
                 f"{pretrained.called(folder)}: its tokenizer has no end-of-text token (eos_token), by which a text ends"

@@ -561,6 +561,9 @@ class Trainer:
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
             latest = not self.task.chosen_by_score(state.step / stage.plan.total_steps)
+            before = state.best_step - state.previous_steps  # a step of this stage, if it is above 0
+            if not latest and before > 0 and not self.task.chosen_by_score(before / stage.plan.total_steps):
+                state.best = state.stage_best = None  # scores of a model that did not yet learn what they measure
             improved = latest or metric.better(score, state.best)
             self.log(
                 {**loop.where(state, stage.plan), "seconds": state.seconds, "validation": scores},

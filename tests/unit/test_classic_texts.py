@@ -1,6 +1,7 @@
 """LSTM, GRU and Transformer for texts: padding, packed documents, states, learned tokenizers, word vectors."""
 
 import gzip
+import json
 import logging
 import math
 import struct
@@ -11,12 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+)
 
 from pipelines.config.recipe import DataSection, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.errors import DataError, ModelError
-from pipelines.models import classics, learned_tokenizer, pretrained, word_vectors
+from pipelines.models import audio, classics, learned_tokenizer, pretrained, word_vectors
 from pipelines.models import text as language
 from pipelines.models.classic_kinds import code
 from pipelines.models.decoding import continuations
@@ -220,11 +228,57 @@ def test_unknown_words_hide_bytes_so_there_are_no_bits_per_byte(
 def test_a_wrong_configuration_is_named(suffix: str, config: dict[str, Any], words: str) -> None:
     def build() -> None:
         made = pretrained.read_config(None, {"model_type": "lstm", **config})
-        word_vectors.of(made, learned_tokenizer.learn(made, TEXTS, begins=True))
+        word_vectors.of(made, learned_tokenizer.learn(made, TEXTS, begins=True), None)
         classics.create(made, suffix)
 
     with pytest.raises(ModelError, match=words):
         build()
+
+
+def test_a_folder_names_no_files(tmp_path: Path) -> None:
+    """Its configuration may come from anybody, and the error of a file that is no table would quote its text."""
+    language_model(tmp_path)
+    path = tmp_path / "config.json"
+    stated = json.loads(path.read_text())
+    path.write_text(json.dumps({**stated, "word_vectors": __file__, "tokenizer": "words", "lowercase": []}))
+    made = pretrained.read_config(tmp_path, None)
+    assert (made.word_vectors, made.tokenizer, made.lowercase) == (None, "bpe", False)
+    for config in (made, BertConfig(word_vectors=__file__), BertConfig(word_vectors=__file__, tokenizer="words")):
+        assert word_vectors.of(config, None, tmp_path) == {}
+
+
+def test_a_tied_language_model_starts_a_classifier(tmp_path: Path) -> None:
+    """The file holds its shared weights under one name; a classifier is no start for a language model."""
+    model = language_model(tmp_path)
+    config = pretrained.read_config(tmp_path, None)
+    found: Any = language.text_model(AutoModelForSequenceClassification, tmp_path, config)
+    assert torch.equal(found.trunk["embedding"].weight, model.trunk["embedding"].weight)
+    found.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"is missing for a LSTMForCausalLM.* says that it is a LSTMForSequenceClass"):
+        language.language_model(AutoModelForCausalLM, tmp_path, pretrained.read_config(tmp_path, None))
+
+
+def language_model(folder: Path) -> Any:
+    config = {"model_type": "lstm", "vocab_size": 9, "embedding_size": 4, "hidden_size": 4, "tie_word_embeddings": True}
+    model = classics.create(pretrained.read_config(None, config), GO_ON)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_recording_is_read_at_the_rate_of_the_network(tmp_path: Path) -> None:
+    config = pretrained.read_config(None, {"model_type": "gru"})
+    audio.extractor(None, config).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sampling_rate": 8000}))
+    with pytest.raises(ModelError, match="sampling_rate is 8000, and its network reads 16000"):
+        audio.extractor(tmp_path, config)
+
+
+@pytest.mark.parametrize("rate", [True, 10**8, "x", 0])
+def test_other_extractors_have_bounds_of_their_rate(rate: Any, tmp_path: Path) -> None:
+    Wav2Vec2FeatureExtractor(sampling_rate=rate).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"sampling_rate is .*must be a whole number from 1,000 to 192,000"):
+        audio.extractor(tmp_path, Wav2Vec2Config())
 
 
 def test_a_prompt_is_learned_and_a_chat_refused(tmp_path: Path) -> None:
@@ -256,8 +310,9 @@ VECTORS = {"the": [0.5, -1.0, 2.0], "Ada": [1.0, 1.5, -0.25], "zebra": [9.0, 9.0
 
 
 def written(folder: Path, form: str) -> Path:
-    lines = "".join(f"{word} {' '.join(map(str, row))}\n" for word, row in VECTORS.items())
-    path = folder / {"glove": "a.txt", "gz": "a.txt.gz", "word2vec": "a.vec", "bin": "a.bin"}[form]
+    sign = "\t" if form == "tabs" else " "
+    lines = "".join(f"{sign.join([word, *map(str, row)])}\n" for word, row in VECTORS.items())
+    path = folder / {"glove": "a.txt", "tabs": "a.txt", "gz": "a.txt.gz", "word2vec": "a.vec", "bin": "a.bin"}[form]
     if form == "bin":
         rows = [word.encode() + b" " + struct.pack("<3f", *row) + b"\n" for word, row in VECTORS.items()]
         path.write_bytes(b"3 3\n" + b"".join(rows))
@@ -268,7 +323,7 @@ def written(folder: Path, form: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("form", ["glove", "gz", "word2vec", "bin"])
+@pytest.mark.parametrize("form", ["glove", "tabs", "gz", "word2vec", "bin"])
 def test_vectors_of_the_vocabulary_alone_are_kept(form: str, tmp_path: Path) -> None:
     size, found = word_vectors.read(written(tmp_path, form), {"the": 0, "Ada": 1, "tea": 2})
     assert size == 3

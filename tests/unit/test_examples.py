@@ -46,7 +46,7 @@ def timeline() -> Any:
     return example
 
 
-def entry(name: str, year: int, accuracies: Sequence[float], interval: list[float] | None) -> dict[str, Any]:
+def entry(name: str, year: int | None, accuracies: Sequence[float], interval: list[float] | None) -> dict[str, Any]:
     points = [
         {"share": share, "rows": rows, "accuracy": accuracy, "ci95": None, "seconds": 1.0}
         for share, rows, accuracy in zip((0.1, 0.3, 1.0), (81, 242, 806), accuracies, strict=True)
@@ -54,16 +54,17 @@ def entry(name: str, year: int, accuracies: Sequence[float], interval: list[floa
     reached = [point["rows"] for point in points if point["accuracy"] >= 0.9]
     about = {"parameters": 12_345, "test_rows": 901, "rows_needed": reached[0] if reached else None}
     last = {"accuracy": accuracies[-1], "ci95": interval, "seconds": 1.5}
+    about |= {"pixels": 8 if year else None}
     return {"name": name, "year": year, **about, **last, "points": points, "data": "digits", "hardware": "CPU, 2 cores"}
 
 
 def test_the_table_and_the_picture_of_the_timeline(tmp_path: Path) -> None:
     example = timeline()
-    found = [entry("perceptron", 1958, (0.7, 0.8, 0.85), [0.83, 0.88]), entry("ViT", 2020, (0.6, 0.91, 0.95), None)]
+    found = [entry("perceptron", 1958, (0.7, 0.8, 0.85), [0.83, 0.88]), entry("ViT", None, (0.6, 0.91, 0.95), None)]
     example.write(found, tmp_path)
     written = (tmp_path / "timeline.md").read_text()
-    assert "| 1958 | perceptron | 12,345 | 0.700 | 0.800 | 0.850 | 0.830 to 0.880 | more | 1.5 |" in written
-    assert "| 2020 | ViT | 12,345 | 0.600 | 0.910 | 0.950 | - | 242 | 1.5 |" in written
+    assert "| 1958 | perceptron | 8 | 12,345 | 0.700 | 0.800 | 0.850 | 0.830 to 0.880 | more | 1.5 |" in written
+    assert "| pretrained | ViT | its own | 12,345 | 0.600 | 0.910 | 0.950 | - | 242 | 1.5 |" in written
     assert json.loads((tmp_path / "results.json").read_text())["networks"] == found
     assert "perceptron" in (tmp_path / "timeline.svg").read_text()
     assert (tmp_path / "timeline.png").stat().st_size < 300_000

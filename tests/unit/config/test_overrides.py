@@ -17,6 +17,15 @@ def test_a_last_name_that_is_unique_is_enough() -> None:
     assert recipe.data.max_train_rows == 9
 
 
+def test_a_network_of_its_own_replaces_the_model_of_the_recipe() -> None:
+    """What the recipe freezes of its model goes with it, unless the command asks for it."""
+    own = "model.config.model_type=lenet"
+    assert load_recipe("photos_vit_frozen").model.freeze == "backbone"
+    for overrides, freeze in (([own], "auto"), (["model.id=null", own], "auto"), (["freeze=1", own], 1)):
+        model = load_recipe("photos_vit_frozen", overrides).model
+        assert (model.id, model.config, model.freeze) == (None, {"model_type": "lenet"}, freeze)
+
+
 @pytest.mark.parametrize("sign", [",", ";", "|", "&", "*", "-", ":"])
 def test_a_sign_is_text(sign: str) -> None:
     """A shell takes the quotes away, and YAML has a meaning of its own for some signs."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,12 +13,17 @@ from pipelines.config.recipe import DataSection, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.errors import ModelError
+from pipelines.evaluation import scoring
 from pipelines.models import classics
 from pipelines.models.build import build
 from pipelines.models.classic_kinds import KINDS, code
 from pipelines.models.pretrained import read_config
 from pipelines.models.source import Weights
+from pipelines.task import Metric
 from pipelines.tasks.image_classification import ImageClassification, Options
+from pipelines.training import trainer as training
+from pipelines.training.checkpoint import State
+from pipelines.training.trainer import Trainer
 from tests.support import tiny
 
 SUFFIX = "ForImageClassification"
@@ -121,7 +127,11 @@ def test_those_of_transformers_read_small_images(kind: str, size: int, tmp_path:
         ("mlp", {"hiden_size": 3}, "did you mean 'hidden_size'|did you mean hidden_size"),
         ("mlp", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and at most 1,000 is allowed"),
         ("mlp", {"hidden_size": 10**12}, "hidden_size is 1000000000000, and at most 1,048,576 is allowed"),
-        ("mlp", {"hidden_size": 10**6, "num_hidden_layers": 3}, "weights, and 2,000,000,000 are allowed"),
+        ("mlp", {"hidden_size": 10**6}, "weights, and 500,000,000 are allowed"),
+        ("mlp", {"image_size": 5000}, "image_size is 5000, and at most 4,096 is allowed"),
+        ("mlp", {"dropout": "some"}, r"^model\.config\.dropout: "),
+        ("lennet", {}, "did you mean 'lenet'"),
+        ("lstm", {}, "is not for this task; choose one of perceptron, mlp, lenet, autoencoder"),
         ("autoencoder", {"corruption": 1.0}, "corruption: got 1.0, must be 0 or more, and less than 1"),
         ("autoencoder", {"num_hidden_layers": 0}, "num_hidden_layers: got 0, must be 1 or more"),
         ("autoencoder", {"activation": "tanh"}, "activation: got 'tanh', must be relu or sigmoid"),
@@ -145,12 +155,19 @@ def test_weights_that_do_not_fit_say_which(tmp_path: Path) -> None:
     config = read_config(tmp_path, None)
     assert torch.equal(classics.load(tmp_path, config, SUFFIX).trunk[1].weight, model.trunk[1].weight)
     kept = load_file(file)
+    save_file({**kept, "trunk.9.weight": kept["trunk.1.bias"].clone()}, file)
+    with pytest.raises(ModelError, match=r"no layer here reads trunk.9.weight"):
+        classics.load(tmp_path, config, SUFFIX)
     save_file({name: value for name, value in kept.items() if name != "trunk.1.bias"}, file)
     with pytest.raises(ModelError, match=r"trunk.1.bias is missing"):
         classics.load(tmp_path, config, SUFFIX)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"model.safetensors is damaged"):
         classics.load(tmp_path, config, SUFFIX)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert network("mlp", image_size=4, hidden_size=2, dropout=0).trunk[3].p == 0
 
 
 @pytest.mark.parametrize("kind", IMAGES)
@@ -260,19 +277,46 @@ def test_without_pretraining_all_that_trains_is_used(tmp_path: Path) -> None:
     assert {name for name, _ in model.named_parameters()} - trains == {f"trunk.{n}.decoder_bias" for n in (0, 1)}
 
 
-@pytest.mark.parametrize("how", [{"freeze": "backbone"}, {"adapter": {"kind": "lora"}}])
-def test_frozen_layers_are_not_pretrained(how: dict[str, Any], tmp_path: Path) -> None:
-    task, model, batch = stack(tmp_path, 0.5, **how)
+def test_frozen_layers_are_not_pretrained(tmp_path: Path) -> None:
+    """It is said before the data are read, and what is random is never frozen."""
+    task, model, _ = stack(tmp_path, 0.5)
+    model.trunk[0].requires_grad_(False)
     with pytest.raises(ModelError, match=r"options\.pretrain trains every layer, and some are frozen"):
-        task.loss(model, batch | {"progress": 0.0}, task.counts(batch), "main", 0)
+        task.check_frozen(model)
+    with pytest.raises(ModelError, match=r"starts from random weights.*set model\.freeze=none"):
+        stack(tmp_path / "other", 0.0, freeze="backbone")
+
+
+@pytest.mark.parametrize(
+    ("before", "steps", "best", "better"),
+    [(0.9, (1, 2, 3, 4), 3, [True, True, True, False]), (0.9, (3, 4), 3, [True, False])],
+)
+def test_scores_before_the_labels_do_not_count_against_those_after(
+    before: float, steps: tuple[int, ...], best: int, better: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four steps, two are pretraining: a lucky score of the random head must not stop the training that follows."""
+    scores = {1: 0.1, 2: before, 3: 0.6, 4: 0.5}
+    state = State(step=0)
+    now = SimpleNamespace(
+        metric=Metric("accuracy", "max"),
+        task=ImageClassification(Options(pretrain=0.5)),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        predict=lambda *_: [],
+        splits=SimpleNamespace(validation=[]),
+        log=lambda *_, **__: None,
+    )
+    monkeypatch.setattr(training.sampling, "save_grid", lambda *_: None)
+    monkeypatch.setattr(scoring, "scores", lambda *_: {"accuracy": scores[state.step]})
+    stage: Any = SimpleNamespace(
+        average=None, model=None, state=state, plan=SimpleNamespace(total_steps=4, steps_per_epoch=2)
+    )
+    evaluate, found = Trainer._evaluator(now, stage, None), []  # type: ignore[arg-type]
+    for state.step in steps:
+        found.append(evaluate(state))
+    assert (state.best_step, state.best, state.stage_best) == (best, 0.6, 0.6)
+    assert found == better
 
 
 def test_other_models_have_no_layers_to_pretrain(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"options\.pretrain: a lenet model has no layers"):
         ImageClassification(Options(pretrain=0.5)).build(Weights(None, {"model_type": "lenet"}, True), rows(tmp_path))
-
-
-def test_an_adapter_learns_labels_on_pretrained_layers(tmp_path: Path) -> None:
-    task, model, batch = stack(tmp_path, 0.0, adapter={"kind": "lora"})
-    task.loss(model, batch, task.counts(batch), "main", 0).backward()
-    assert any("lora" in name and one.grad is not None for name, one in model.named_parameters())
