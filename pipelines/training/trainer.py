@@ -560,9 +560,9 @@ class Trainer:
             scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
             known = score if math.isfinite(score) else None
-            latest = not self.task.chosen_by_score(state.step / stage.plan.total_steps)
+            latest = not self._scored(state.step, stage)
             before = state.best_step - state.previous_steps  # a step of this stage, if it is above 0
-            if not latest and before > 0 and not self.task.chosen_by_score(before / stage.plan.total_steps):
+            if not latest and before > 0 and not self._scored(before, stage):
                 state.best = state.stage_best = None  # scores of a model that did not yet learn what they measure
             improved = latest or metric.better(score, state.best)
             self.log(
@@ -578,6 +578,10 @@ class Trainer:
             return better
 
         return evaluate
+
+    def _scored(self, step: int, stage: Stage) -> bool:
+        """Whether validation scores choose the best checkpoint at this step of a stage."""
+        return all(phase.scored(step / stage.plan.total_steps) for phase in self.task.phases)
 
     def _saver(self, stage: Stage) -> Any:
         saved_at = -1
