@@ -181,9 +181,6 @@ class Task(ABC):
     def layers(self, model: "nn.Module") -> "list[nn.Module]":
         """The blocks of the model from input to output; the head is the last one."""
 
-    def check_frozen(self, model: "nn.Module") -> None:  # noqa: B027 (most tasks accept all)
-        """Raise ModelError if the options do not allow that these weights are frozen. `build` calls it."""
-
     @abstractmethod
     def encode(self, rows: "Dataset") -> "Encoded":
         """The examples of the rows, without randomness; lazily or at once. Each example has `id` and `row`.

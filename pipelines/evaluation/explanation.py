@@ -58,7 +58,7 @@ def explain(run: str | Path) -> dict[str, Any]:
                 f"{folder}: no finished run, so there is no model to explain: `graft train` goes on with it"
             )
         loaded = load(folder)
-        if not hasattr(loaded.task, "parts"):
+        if not isinstance(loaded.task, attribution.Classifier):
             raise ModelError(f"{folder}: a run of {loaded.task.name}: heat maps are of classifiers")
         rows = own_rows(loaded)
         records = read_records(folder / "predictions" / "test.jsonl")

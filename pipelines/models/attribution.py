@@ -15,7 +15,7 @@ and STEPS forward and backward passes for the gradients.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pipelines.errors import ModelError
 from pipelines.models.occlusion import Region, occlusion
@@ -72,6 +72,7 @@ class Map(NamedTuple):
     """Its log-odds, or the number of a regression."""
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What a task must offer."""
 

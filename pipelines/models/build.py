@@ -35,6 +35,8 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
             f"model.adapter: a {model.model_type} is a small network, and its card has no code for LoRA: "
             "leave adapter out, all its weights are trained"
         )
+    if any(phase.scored_from for phase in task.phases) and (frozen != "none" or recipe.train.head_epochs):
+        raise ModelError("options.pretrain trains every layer: leave out model.freeze and train.head_epochs")
     if frozen != "none" and isinstance(model, Classic) and weights.random:
         raise ModelError(
             f"model.freeze={frozen}: this {model.model_type} starts from random weights, and what is frozen would stay "
@@ -44,7 +46,6 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
         layers.freeze(model, found, frozen)
         return adapters.add_adapter(model, found[-1] if task.phases[0].new_head else None, recipe.model.adapter)
     layers.freeze(model, found, frozen)
-    task.check_frozen(model)
     return model
 
 

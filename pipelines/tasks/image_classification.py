@@ -182,13 +182,6 @@ class ImageClassification(Task):
         own = {id(m) for m in head.modules()}
         return [*[b for b in blocks(vision.trunk(model)) if id(b) not in own], head]
 
-    def check_frozen(self, model: "nn.Module") -> None:
-        if self.options.pretrain and not all(parameter.requires_grad for parameter in model.parameters()):
-            raise ModelError(
-                "options.pretrain trains every layer, and some are frozen: leave out model.freeze, model.adapter and "
-                "train.head_epochs"
-            )
-
     def encode(self, rows: Any) -> LabelledImages:
         return LabelledImages(rows, self.labels, self.options.multi_label, self.options.white)
 
@@ -263,8 +256,7 @@ class ImageClassification(Task):
         )
 
     def _reconstruction(self, model: "nn.Module", batch: Batch) -> "Tensor":
-        """The summed reconstruction errors of the layer whose turn it is. Raises ModelError if weights are frozen."""
-        self.check_frozen(model)  # the head stage freezes too
+        """The summed reconstruction errors of the layer whose turn it is."""
         done = batch["progress"] / self.options.pretrain
         errors: Tensor = model(pixel_values=batch["pixel_values"], pretraining=done)
         return errors.sum()

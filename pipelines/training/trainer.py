@@ -26,7 +26,7 @@ from pipelines.metrics.modules import Module
 from pipelines.models import layers
 from pipelines.models.source import Weights
 from pipelines.reporting.live import LiveReport
-from pipelines.task import Phase, Record, Task, headline
+from pipelines.task import Metric, Phase, Record, Task, headline
 from pipelines.training import checkpoint, duration, loop, optim, run_log, unused_parameters
 from pipelines.training.checkpoint import State
 from pipelines.training.feature_cache import store
@@ -76,6 +76,31 @@ def least_examples(model: Any, rows: int, batch_size: int) -> int:
             "more"
         )
     return 2
+
+
+def _scored(task: Task, progress: float) -> bool:
+    """Whether validation scores choose the best checkpoint at this point of a stage."""
+    return all(phase.scored(progress) for phase in task.phases)
+
+
+def ranked(task: Task, metric: Metric, state: State, score: float, total: int) -> tuple[bool, bool, bool]:
+    """Enter a validation score into `state`, in a stage of `total` steps.
+
+    Returns whether it is better than all before, whether its checkpoint is now the best, and whether it is better than
+    all of this stage. Of two equal scores the later one is the best: the schedule has lowered the rate further.
+    """
+    known = score if math.isfinite(score) else None
+    latest = not _scored(task, state.step / total)
+    before = state.best_step - state.previous_steps  # a step of this stage, if it is above 0
+    if not latest and before > 0 and not _scored(task, before / total):
+        state.best = state.stage_best = None  # scores of a model that did not yet learn what they measure
+    improved = latest or metric.better(score, state.best)
+    best = improved or score == state.best
+    if best:
+        state.best, state.best_step = known, state.previous_steps + state.step
+    better = latest or metric.better(score, state.stage_best)
+    state.stage_best = known if better else state.stage_best
+    return improved, best, better
 
 
 def length(recipe: Recipe, rows: int, least: int) -> tuple[int, int]:
@@ -559,29 +584,15 @@ class Trainer:
                 )
             scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
-            known = score if math.isfinite(score) else None
-            latest = not self._scored(state.step, stage)
-            before = state.best_step - state.previous_steps  # a step of this stage, if it is above 0
-            if not latest and before > 0 and not self._scored(before, stage):
-                state.best = state.stage_best = None  # scores of a model that did not yet learn what they measure
-            improved = latest or metric.better(score, state.best)
+            improved, best, better = ranked(self.task, metric, state, score, stage.plan.total_steps)
             self.log(
                 {**loop.where(state, stage.plan), "seconds": state.seconds, "validation": scores},
-                best=improved or score == state.best,
+                best=best,
                 news=improved,
             )
-            if improved or score == state.best:
-                # of two equal scores the later one counts: the schedule has lowered the learning rate further
-                state.best, state.best_step = known, state.previous_steps + state.step
-            better: bool = latest or metric.better(score, state.stage_best)
-            state.stage_best = known if better else state.stage_best
             return better
 
         return evaluate
-
-    def _scored(self, step: int, stage: Stage) -> bool:
-        """Whether validation scores choose the best checkpoint at this step of a stage."""
-        return all(phase.scored(step / stage.plan.total_steps) for phase in self.task.phases)
 
     def _saver(self, stage: Stage) -> Any:
         saved_at = -1

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from pipelines.config.recipe import DataSection, validate
 from pipelines.data.batching import Examples
 from pipelines.data.loading import load_splits
 from pipelines.errors import ModelError
-from pipelines.evaluation import scoring
 from pipelines.models import classics
 from pipelines.models.build import build
 from pipelines.models.classic_kinds import KINDS, code
@@ -21,9 +19,8 @@ from pipelines.models.pretrained import read_config
 from pipelines.models.source import Weights
 from pipelines.task import Metric
 from pipelines.tasks.image_classification import ImageClassification, Options
-from pipelines.training import trainer as training
 from pipelines.training.checkpoint import State
-from pipelines.training.trainer import Trainer
+from pipelines.training.trainer import ranked
 from tests.support import tiny
 
 SUFFIX = "ForImageClassification"
@@ -279,10 +276,8 @@ def test_without_pretraining_all_that_trains_is_used(tmp_path: Path) -> None:
 
 def test_frozen_layers_are_not_pretrained(tmp_path: Path) -> None:
     """It is said before the data are read, and what is random is never frozen."""
-    task, model, _ = stack(tmp_path, 0.5)
-    model.trunk[0].requires_grad_(False)
-    with pytest.raises(ModelError, match=r"options\.pretrain trains every layer, and some are frozen"):
-        task.check_frozen(model)
+    with pytest.raises(ModelError, match=r"options\.pretrain trains every layer: leave out model\.freeze"):
+        stack(tmp_path, 0.5, freeze="backbone")
     with pytest.raises(ModelError, match=r"starts from random weights.*set model\.freeze=none"):
         stack(tmp_path / "other", 0.0, freeze="backbone")
 
@@ -292,27 +287,14 @@ def test_frozen_layers_are_not_pretrained(tmp_path: Path) -> None:
     [(0.9, (1, 2, 3, 4), 3, [True, True, True, False]), (0.9, (3, 4), 3, [True, False])],
 )
 def test_scores_before_the_labels_do_not_count_against_those_after(
-    before: float, steps: tuple[int, ...], best: int, better: list[bool], monkeypatch: pytest.MonkeyPatch
+    before: float, steps: tuple[int, ...], best: int, better: list[bool]
 ) -> None:
     """Of four steps, two are pretraining: a lucky score of the random head must not stop the training that follows."""
     scores = {1: 0.1, 2: before, 3: 0.6, 4: 0.5}
-    state = State(step=0)
-    now = SimpleNamespace(
-        metric=Metric("accuracy", "max"),
-        task=ImageClassification(Options(pretrain=0.5)),
-        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
-        predict=lambda *_: [],
-        splits=SimpleNamespace(validation=[]),
-        log=lambda *_, **__: None,
-    )
-    monkeypatch.setattr(training.sampling, "save_grid", lambda *_: None)
-    monkeypatch.setattr(scoring, "scores", lambda *_: {"accuracy": scores[state.step]})
-    stage: Any = SimpleNamespace(
-        average=None, model=None, state=state, plan=SimpleNamespace(total_steps=4, steps_per_epoch=2)
-    )
-    evaluate, found = Trainer._evaluator(now, stage, None), []  # type: ignore[arg-type]
+    state, found = State(step=0), []
     for state.step in steps:
-        found.append(evaluate(state))
+        task, metric = ImageClassification(Options(pretrain=0.5)), Metric("accuracy", "max")
+        found.append(ranked(task, metric, state, scores[state.step], 4)[2])
     assert (state.best_step, state.best, state.stage_best) == (best, 0.6, 0.6)
     assert found == better
 
