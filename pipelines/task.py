@@ -80,6 +80,16 @@ class Phase:
     new_head: bool = True
     """Whether the last of the task's `layers` starts from random weights. It then trains fully next to an adapter."""
 
+    scored_from: float = 0.0
+    """Share of the training that it only prepares, before it learns what the validation scores measure.
+
+    Until then the latest checkpoint counts as the best, and no evaluation uses up `train.early_stopping`.
+    """
+
+    def scored(self, progress: float) -> bool:
+        """Whether validation scores choose the best checkpoint at this point; `progress` rises from 0 to 1."""
+        return not self.scored_from or progress > self.scored_from
+
     def takes_part(self, step: int) -> bool:
         share = Fraction(self.share).limit_denominator(1000)
         return step == 0 or floor(step * share) > floor((step - 1) * share)
@@ -222,14 +232,6 @@ class Task(ABC):
         It calls `model(...)` once. `step` counts from 0 over the training, for work in every k-th step. In training,
         the batch also holds `progress`, which rises from 0 to 1 over the training, for schedules.
         """
-
-    def chosen_by_score(self, progress: float) -> bool:
-        """Whether validation scores at this point decide which checkpoint is the best. `progress` rises from 0 to 1.
-
-        While they do not, because the model does not yet learn what they measure, the latest checkpoint counts as the
-        best, and an evaluation does not use up `train.early_stopping`.
-        """
-        return True
 
     # ---- after training ----
 

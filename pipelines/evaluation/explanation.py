@@ -17,6 +17,7 @@ from pipelines.errors import ModelError, RunError
 from pipelines.evaluation.evaluate import own_rows
 from pipelines.inference.loading import load
 from pipelines.models import attribution, randomisation
+from pipelines.models.occlusion import Region
 from pipelines.plots.heat_maps import jpeg
 from pipelines.reporting import mistakes, results
 from pipelines.reporting.mistakes import Mistake
@@ -103,7 +104,7 @@ def with_maps(task: Any, model: Any, one: Mistake, record: "Record", row: Mappin
         except ModelError:
             continue
         values = found.values if given else -found.values
-        if hasattr(task, "map_texts"):
+        if parts.places and isinstance(parts.places[0], Region):  # words of a text
             if method != "occlusion":  # the words are marked by occlusion already
                 one = replace(one, texts={**one.texts, **task.map_texts(row, parts, values, method)})
         elif (picture := task.map_picture(row, parts, values)) is not None:

@@ -18,7 +18,7 @@ from pipelines.data.image.reading import LabelledImages, warn_if_dark
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.models.classic_kinds import KINDS, LAYERWISE
-from pipelines.task import Augmentation, Batch, Example, HubSpec, Record, Task, answer_one
+from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task, answer_one
 from pipelines.utils.hardware import cores
 from pipelines.utils.sequences import each
 
@@ -93,6 +93,10 @@ class ImageClassification(Task):
             label_kind="classes" if self.options.multi_label else "class",
             labels=tuple(self.labels),
         )
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(scored_from=self.options.pretrain),)
 
     @property
     def metrics(self) -> Mapping[str, str]:
@@ -264,10 +268,6 @@ class ImageClassification(Task):
         done = batch["progress"] / self.options.pretrain
         errors: Tensor = model(pixel_values=batch["pixel_values"], pretraining=done)
         return errors.sum()
-
-    def chosen_by_score(self, progress: float) -> bool:
-        pretrain: float = self.options.pretrain
-        return progress > pretrain or pretrain == 0
 
     # ---- after training ----
 

@@ -249,9 +249,9 @@ def test_labels_follow_the_pretraining(tmp_path: Path) -> None:
 
     assert loss(progress=0.5) == loss(progress=0.9) == loss()
     assert loss(progress=0.0) != loss(progress=0.3) != loss()
-    assert [task.chosen_by_score(progress) for progress in (0.2, 0.5, 0.6, 1.0)] == [False, False, True, True]
-    assert not ImageClassification(Options(pretrain=1)).chosen_by_score(1.0)
-    assert ImageClassification().chosen_by_score(0.0)
+    assert [task.phases[0].scored(progress) for progress in (0.2, 0.5, 0.6, 1.0)] == [False, False, True, True]
+    assert not ImageClassification(Options(pretrain=1)).phases[0].scored(1.0)
+    assert ImageClassification().phases[0].scored(0.0)
 
 
 def test_parts_of_a_step_add_up_while_layers_are_pretrained(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_scores_before_the_labels_do_not_count_against_those_after(
     state, found = State(step=0), []
     for state.step in steps:
         task, metric = ImageClassification(Options(pretrain=0.5)), Metric("accuracy", "max")
-        found.append(ranked(task, metric, state, scores[state.step], 4)[2])
+        found.append(ranked(task.phases, metric, state, scores[state.step], 4)[2])
     assert (state.best_step, state.best, state.stage_best) == (best, 0.6, 0.6)
     assert found == better
 
