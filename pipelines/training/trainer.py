@@ -78,21 +78,16 @@ def least_examples(model: Any, rows: int, batch_size: int) -> int:
     return 2
 
 
-def _scored(task: Task, progress: float) -> bool:
-    """Whether validation scores choose the best checkpoint at this point of a stage."""
-    return all(phase.scored(progress) for phase in task.phases)
-
-
-def ranked(task: Task, metric: Metric, state: State, score: float, total: int) -> tuple[bool, bool, bool]:
+def ranked(phases: Sequence[Phase], metric: Metric, state: State, score: float, total: int) -> tuple[bool, bool, bool]:
     """Enter a validation score into `state`, in a stage of `total` steps.
 
     Returns whether it is better than all before, whether its checkpoint is now the best, and whether it is better than
     all of this stage. Of two equal scores the later one is the best: the schedule has lowered the rate further.
     """
     known = score if math.isfinite(score) else None
-    latest = not _scored(task, state.step / total)
+    latest = not all(phase.scored(state.step / total) for phase in phases)
     before = state.best_step - state.previous_steps  # a step of this stage, if it is above 0
-    if not latest and before > 0 and not _scored(task, before / total):
+    if not latest and before > 0 and not all(phase.scored(before / total) for phase in phases):
         state.best = state.stage_best = None  # scores of a model that did not yet learn what they measure
     improved = latest or metric.better(score, state.best)
     best = improved or score == state.best
@@ -584,7 +579,7 @@ class Trainer:
                 )
             scores = {metric.name: scores[metric.name]} | scores  # lines and charts show the first ones
             score = float(scores[metric.name])
-            improved, best, better = ranked(self.task, metric, state, score, stage.plan.total_steps)
+            improved, best, better = ranked(self.task.phases, metric, state, score, stage.plan.total_steps)
             self.log(
                 {**loop.where(state, stage.plan), "seconds": state.seconds, "validation": scores},
                 best=best,

@@ -294,7 +294,7 @@ def test_scores_before_the_labels_do_not_count_against_those_after(
     state, found = State(step=0), []
     for state.step in steps:
         task, metric = ImageClassification(Options(pretrain=0.5)), Metric("accuracy", "max")
-        found.append(ranked(task, metric, state, scores[state.step], 4)[2])
+        found.append(ranked(task.phases, metric, state, scores[state.step], 4)[2])
     assert (state.best_step, state.best, state.stage_best) == (best, 0.6, 0.6)
     assert found == better
 
