@@ -46,7 +46,8 @@ the loaded libraries, and for the network the peak of its whole training process
 comparison for any [finished run](baselines.md).
 """
 OUTRO = """
-One run with one seed stands behind each line. A pretrained network brings what it learned from other data, and no
+One run with one seed stands behind each line. The machine may have done other work at the same time, so the times are
+upper limits. A pretrained network brings what it learned from other data, and no
 number of this page counts that.
 """
 DECIDES = {  # how people learn what decides
