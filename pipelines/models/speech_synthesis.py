@@ -1,0 +1,93 @@
+"""Models that make log-mel spectrograms of texts, with one interface for all families.
+
+`build` and `load` return a module and its `Family`, which knows how the model takes texts and speakers, what its loss
+is, and how it makes spectrograms. A vocoder (pipelines.models.vocoders) makes recordings of them.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines.models import folders
+
+if TYPE_CHECKING:
+    from random import Random
+
+    import numpy as np
+    from torch import Tensor, nn
+
+    from pipelines.data.audio.mel import MelSettings
+    from pipelines.generation.spec import Setting
+
+Batch = dict[str, Any]
+
+
+class Family(Protocol):
+    """How a kind of model takes texts, and what it gives. It holds no weights."""
+
+    library: str
+    """The hub's library_name."""
+    mel: "MelSettings"
+    speakers: list[str]
+    """The speakers that the model knows, in the order of their numbers; empty if it has one voice."""
+    parts: Mapping[str, str]
+    """The names of the loss and of its parts, each with its direction ("min"); the first is the loss itself."""
+    settings: "Mapping[str, Setting]"
+    """Numbers that a request may set (speed, temperature, steps)."""
+    defaults: Mapping[str, float]
+    """Their values where a request does not set them."""
+
+    def tokens(self, text: str) -> list[int]:
+        """The text as token ids. Raises DataError if nothing in it can be spoken, or if it is too long."""
+
+    def frames(self, frames: int) -> int:
+        """How many of so many frames are learned (a multiple of the reduction factor)."""
+
+    def random_inputs(self, rng: "Random") -> dict[str, Any]:
+        """Random values of an example, as `Task.random_inputs`."""
+
+    def collate(self, examples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Examples {id, row, tokens: list, mel: float32 [frames, bins], speaker: int} as one padded batch."""
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """What the loss is divided by, known before the forward pass."""
+
+    def loss(self, model: "nn.Module", batch: Batch, counts: Mapping[str, float]) -> "Tensor":
+        """The part of the step's loss that this batch gives."""
+
+    def scores(self, model: "nn.Module", batch: Batch) -> list[dict[str, tuple[float, float]]]:
+        """For each row the sum and the count of every name in `parts`. They do not depend on the rows beside it."""
+
+    def speak(self, model: "nn.Module", requests: Sequence[Mapping[str, Any]]) -> "list[np.ndarray]":
+        """A log-mel spectrogram [frames, bins] for each request {tokens, speaker: int, seed, **settings}.
+
+        It does not depend on the other requests.
+        """
+
+    def layers(self, model: "nn.Module") -> "list[nn.Module]":
+        """The blocks from input to output; the head is the last one."""
+
+    def save(self, model: "nn.Module", folder: Path) -> None:
+        """Write config.json, model.safetensors and what is needed to read texts and speakers."""
+
+
+def build(source: Any, texts: Sequence[str], speakers: Sequence[str], options: Any) -> "tuple[nn.Module, Family]":
+    """A model of `source` (pipelines.models.source.Weights) for these speakers; from random weights also for the
+    characters of these texts. Raises ModelError.
+    """
+    kind = folders.kind_of(source.folder, source.config, "model of text to speech")
+    found: tuple[nn.Module, Family] = _module(kind).build(source, list(texts), list(speakers), options)
+    return found
+
+
+def load(folder: Path, options: Any) -> "tuple[nn.Module, Family]":
+    """Load a model folder of any of the families, in eval mode. Raises ModelError."""
+    kind = folders.kind_of(folder, None, "model of text to speech")
+    found: tuple[nn.Module, Family] = _module(kind).load(folder, options)
+    return found
+
+
+def _module(kind: str) -> Any:
+    """The module of the family that has this kind of model."""
+    return importlib.import_module(f"pipelines.models.{'flow_speech' if kind == 'flow_speech' else 'speecht5'}")
