@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +24,14 @@ EIGHT, SIXTEEN = "8 x 8, enlarged 32 times", "16 x 16, enlarged 16 times"
 
 def test_out_of_memory_is_one_line() -> None:
     class Full:
+        generation = SimpleNamespace(many="images")
+
         def infer(self, model: Any, **asked: Any) -> Any:
             yield "preview"
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
 
-    with pytest.raises(RunError, match="make fewer or smaller ones"):
-        list(requests.images(Full(), None, {}))
+    with pytest.raises(RunError, match="out of memory while making images: make fewer or smaller ones"):
+        list(requests.results(Full(), None, {}))
 
 
 # ---- files ----
@@ -221,7 +224,7 @@ def test_images_are_enlarged_by_whole_numbers() -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("RGB", (4, 4))
-    with pytest.raises(RunError, match=r"none: the image cannot be written: No such file or directory; go to a folder"):
+    with pytest.raises(RunError, match=r"none: the file cannot be written: No such file or directory; go to a folder"):
         requests.write(tmp_path / "none", "x.png", image, {})
 
     def full(*anything: Any) -> None:
