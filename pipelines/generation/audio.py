@@ -1,8 +1,6 @@
 """What all tasks that generate sound share: options, the form of a result, and wav files that say what made them."""
 
 import importlib
-import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
@@ -10,8 +8,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
-from pipelines.errors import DataError
-from pipelines.generation.requests import MOST_LETTERS, parsed_settings
+from pipelines.data.audio import tags
 from pipelines.generation.spec import GenerationSpec, Request, Setting
 
 if TYPE_CHECKING:
@@ -90,55 +87,5 @@ def _measuring() -> Any:
 
 
 def save_wav(sound: Sound, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
-    """Write a 16-bit wav file with its settings as JSON in the tag `comment`; samples beyond full scale are cut off.
-
-    Raises OSError.
-    """
-    import numpy as np
-    import soundfile
-
-    samples = np.nan_to_num(sound.samples, nan=0.0, posinf=1.0, neginf=-1.0)
-    noted = _noted(settings)
-    try:
-        with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16", format="WAV") as file:
-            file.comment = noted
-            file.write(samples)
-    except soundfile.LibsndfileError as error:
-        raise OSError(str(error.error_string)) from None
-
-
-MOST_NOTED = 2000  # bytes of settings in a wav file: libsndfile reads no tag of 2,048
-LENGTHS = (1000, 500, 250, 100, 50, 25)  # letters to which texts are cut, if the settings do not fit
-
-
-def _noted(settings: Mapping[str, Any]) -> str:
-    """The settings as JSON, with long texts cut off so that they fit."""
-    whole = {**settings, "synthetic": True}
-    noted = json.dumps(whole, ensure_ascii=False)
-    for most in LENGTHS:
-        if len(noted.encode()) <= MOST_NOTED:
-            break
-        cut = {key: f"{one[:most]}…" if isinstance(one, str) and len(one) > most else one for key, one in whole.items()}
-        noted = json.dumps(cut, ensure_ascii=False)
-    return noted
-
-
-def read_settings(source: Path | bytes, called: str) -> dict[str, Any]:
-    """The settings that `save_wav` wrote into a file. The file may come from anybody.
-
-    Settings are texts, numbers and null; of other programs' comments the text is {"parameters": text}. Raises DataError
-    if the file is no recording, or does not say what made it.
-    """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            noted = file.comment
-    except (OSError, RuntimeError, TypeError, UnicodeDecodeError) as error:  # also libsndfile's own
-        why = str(error).rpartition(": ")[2]
-        raise DataError(f"{called}: not a readable recording: {why}") from None
-    if not noted:
-        raise DataError(f"{called} does not say what made it: WAV files saved here do, converted and cut copies do not")
-    if len(noted) > MOST_LETTERS:
-        raise DataError(f"{called} says {len(noted):,} letters about what made it: at most {MOST_LETTERS:,} are read")
-    return parsed_settings(noted)
+    """Write a 16-bit wav file with its settings (`tags.read_settings` reads them). Raises OSError."""
+    tags.write(path, sound.samples, sound.rate, settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.data.notes import MOST_LETTERS, parsed
 from pipelines.errors import DataError, RunError
 from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
@@ -15,7 +16,6 @@ from pipelines.utils.formatting import short
 MOST = 10_000  # results of one request
 COUNT = Setting(int, 1, MOST)
 SMALL = 256  # pixels: images with smaller sides are enlarged for `graft predict`, so that a viewer shows them
-MOST_LETTERS = 100_000  # longest text of settings that is read from an image
 LONGEST = 48  # characters of a prompt in a file name; names have at most 255 bytes
 
 
@@ -168,25 +168,7 @@ def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
         )
     if len(noted) > MOST_LETTERS:
         raise DataError(f"{called} says {len(noted):,} letters about what made it: at most {MOST_LETTERS:,} are read")
-    return parsed_settings(noted)
-
-
-def parsed_settings(noted: str) -> dict[str, Any]:
-    """The settings in a text of a file, which anybody may have written."""
-    try:
-        found = json.loads(noted)
-    except (ValueError, RecursionError):
-        found = None
-    # Show what other programs write there as plain text: nested values, and numbers that a page cannot show.
-    return (
-        found
-        if isinstance(found, dict) and all(_plain(value) for value in found.values())
-        else {"parameters": str(noted)}
-    )
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str) or value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
+    return parsed(noted)
 
 
 def check_seed(value: Any) -> int:

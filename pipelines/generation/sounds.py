@@ -215,7 +215,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "speaker_model": judged.speakers.name if judged.speakers is not None else None,
         "searched": searched,
         "published": published,
-        "rows": [ROWS_TABLE],  # tables that show texts of rows
+        "rows": [ROWS_TABLE] if material.asked("text") else [],  # tables that show texts of rows
     }
     return {
         "metrics": metrics,

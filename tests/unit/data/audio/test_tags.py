@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipelines.data.audio.tags import MOST_NOTED, read_settings
 from pipelines.errors import DataError
-from pipelines.generation.audio import MOST_NOTED, Sound, read_settings, save_wav
+from pipelines.generation.audio import Sound, save_wav
 
 SOUND = Sound(np.linspace(-1.5, 1.5, 800, dtype=np.float32), 8000)
 ABOUT = {"model": "digits", "text": "Straße 世界", "speaker": "ann", "seed": 7, "speed": 1.25, "steps": 16}
