@@ -45,6 +45,20 @@ def test_names_of_files() -> None:
     assert len(requests.file_name("漢" * 500, 2**63 - 1).encode()) < 255
 
 
+def test_settings_of_speech() -> None:
+    asked = {"text": "seven", "speaker": "ann", "seed": 3, "speed": 1.5, "temperature": 0.7, "steps": 8, "row": 4}
+    about = requests.settings("digits", asked, "text")
+    assert about == {"model": "digits", **{key: value for key, value in asked.items() if key != "row"}}
+    assert requests.subject("digits", about) == "seven"
+    assert requests.subject("digits", {"speaker": "ann", "label": "7"}) == "digits ann 7"
+    assert requests.file_name("?!", 1, ".wav") == "sample-seed-1.wav"
+    assert requests.settings("painter", {"text": "a cat", "seed": 0}) == {
+        "model": "painter",
+        "prompt": "a cat",
+        "seed": 0,
+    }
+
+
 def test_what_a_file_says(tmp_path: Path) -> None:
     image = Image.new("RGB", (4, 4))
     path = requests.write(tmp_path, "x.png", image, {"model": "m", "prompt": "ein Häuschen", "seed": 2})
