@@ -34,7 +34,7 @@ QUIET = 40.0  # dB below the loudest frame: frames so quiet at both ends are no 
 SEARCHED = 5000  # training recordings, evenly spread, among which copies are looked for
 TAKES = 5  # training recordings of a speaker whose mean is the speaker's voice
 FRAMES, BANDS, DEPTH = 32, 40, 80.0  # of the small spectrogram by which copies are found; dB below its maximum
-PIXELS, HEIGHT = 80, 96  # of a grid: columns for a second, lines
+PIXELS, HEIGHT = 160, 96  # of a grid: columns for a second, lines
 WIDEST = 480  # columns of a grid's recording
 ROWS_TABLE = "by text"  # the table that shows texts of rows
 
@@ -65,8 +65,8 @@ def judges(options: Any, device: Any) -> Judges:
 
 
 def grid(sounds: Sequence[Sound]) -> Any:
-    """Recordings as spectrograms below each other (a PIL image); a second is as wide in all of them."""
-    return image_grids.grid([picture(sound) for sound in sounds], columns=1)
+    """Recordings as spectrograms in two columns (a PIL image); a second is as wide in all of them."""
+    return image_grids.grid([picture(sound) for sound in sounds], columns=2)
 
 
 def picture(sound: Sound) -> Any:
@@ -186,7 +186,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
     material = _material(samples, rate)
     found = Found()
     with samples.progress.item("recordings to compare", len(material.made) + len(material.real)) as shown:
-        _pairs(found, material)
+        _pairs(found, material, samples, rate)
         if judged.recogniser is not None:
             _recognised(found, material, judged.recogniser)
         if judged.speakers is not None:
@@ -274,7 +274,7 @@ def _readable(samples: Samples, split: str) -> list[int]:
 # ---- the same words, or the same recording ----
 
 
-def _pairs(found: Found, material: Material) -> None:
+def _pairs(found: Found, material: Material, samples: Samples, rate: int) -> None:
     """Distances of each sample from the real recording of its row, where both say the same words. Beside them: of real
     recordings from another take of the same words by the same speaker, where the test rows have one.
     """
@@ -285,8 +285,10 @@ def _pairs(found: Found, material: Material) -> None:
     ]
     if not any(pairs):
         return
-    takes = [(material.real[one], material.real[other], False) if other is not None else None
-             for one, other in enumerate(_other_takes(material))]  # fmt: skip
+    takes = [
+        None if other is None else (material.real[place], other, False)
+        for place, other in enumerate(_other_takes(material, samples, rate))
+    ]
     names = ("mel_cepstral_distortion", "log_mel_distance", "duration_ratio")
     made, real = (
         np.array([_distances(*pair) if pair is not None else [math.nan] * len(names) for pair in some])
@@ -319,21 +321,26 @@ def _distances(made: Sound, real: Sound, same_time: bool) -> list[float]:
     return [float(apart.mean()), speech_synthesis.log_mel_distance(one, two, path), len(one) / len(two)]
 
 
-def _other_takes(material: Material) -> list[int | None]:
-    """For each real recording the place of another one of the same words by the same speaker; None if there is none."""
-    texts = material.column("text")
-    if texts is None:
+def _other_takes(material: Material, samples: Samples, rate: int) -> list[Sound | None]:
+    """For each real recording another one of the same words by the same speaker, from the test rows; None if there is
+    none. Of several it is the next one.
+    """
+    rows = material.rows
+    if "text" not in rows.column_names:
         return [None] * len(material.real)
-    voices = material.column("speaker") or [None] * len(texts)
-    keys = list(zip(texts, voices, strict=True))
+    texts = rows["text"]
+    voices = rows["speaker"] if "speaker" in rows.column_names else [None] * len(rows)
     groups: dict[Any, list[int]] = {}
-    for place, key in enumerate(keys):
-        groups.setdefault(key, []).append(place)
-    found: list[int | None] = []
-    for place, key in enumerate(keys):
-        group = groups[key]
-        found.append(group[(group.index(place) + 1) % len(group)] if len(group) > 1 else None)
-    return found
+    for number in _readable(samples, "test"):
+        groups.setdefault((texts[number], voices[number]), []).append(number)
+    other: dict[int, int] = {}
+    for number in material.numbers:
+        group = groups.get((texts[number], voices[number]), [])
+        if len(group) > 1 and number in group:
+            other[number] = group[(group.index(number) + 1) % len(group)]
+    numbers, found = _recordings(samples, "test", sorted(set(other.values())), rate)
+    heard = dict(zip(numbers, found, strict=True))
+    return [heard.get(other[number]) if number in other else None for number in material.numbers]
 
 
 # ---- what is heard ----

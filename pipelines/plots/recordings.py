@@ -32,6 +32,8 @@ def spectrograms_figure(made: Sequence[Panel], title: str) -> "Figure":
         place.axis("off")
     for place, panel in zip(places, shown, strict=False):
         _draw(place, panel, longest)
+    for place in places[max(0, len(shown) - across) : len(shown)]:
+        _seconds(place)
     headline(figure, title)
     return finish(figure, f"{title}: spectrograms of {len(shown)} generated recordings.", AGGREGATE)
 
@@ -46,6 +48,7 @@ def beside_real_figure(pairs: Sequence[tuple[Panel, Panel]]) -> "Figure":
     for number, (made, real) in enumerate(shown):
         _draw(places[2 * number], made, longest)
         _draw(places[2 * number + 1], real, longest)
+    _seconds(places[2 * len(shown) - 1])
     headline(figure, "Samples over real recordings")
     return finish(
         figure, f"Spectrograms of {len(shown)} generated recordings, each over the real recording of its row.", ROWS
@@ -60,5 +63,14 @@ def _draw(axes: "Axes", panel: Panel, longest: float) -> None:
     )
     axes.set_xlim(0, longest)
     axes.set_yticks([])
+    axes.set_xticks([])
     axes.grid(False)
     axes.set_title(short(title, 40), color=MUTED, pad=2)
+
+
+def _seconds(axes: "Axes") -> None:
+    """Write the time below the last panel of a column; all panels have this axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("seconds", color=MUTED)

@@ -119,7 +119,7 @@ def test_good_samples_are_near_and_bad_ones_far(splits: Splits) -> None:
     made, real = near["tables"]["samples and real recordings"]
     assert (made["set"], made["recordings"], real["set"], real["recordings"]) == ("samples", 8, "real", 8)
     assert made["mel_cepstral_distortion"] == near["metrics"]["mel_cepstral_distortion"]
-    assert real["mel_cepstral_distortion"] is None  # of the rows that were asked for, no two say the same words
+    assert real["memorised"] == 0
     about = near["samples"]
     seconds = sum(map(len, good)) / RATE
     assert about["seconds"] == pytest.approx(seconds)
@@ -133,13 +133,18 @@ def test_good_samples_are_near_and_bad_ones_far(splits: Splits) -> None:
 
 
 def test_other_takes_of_the_same_words_are_the_measure_of_real_speech(splits: Splits) -> None:
-    requests = asked(splits, range(16))
+    requests = asked(splits, range(8))  # the other takes are rows 8 to 15
     good = [voice(one["speaker"], one["text"], 900 + one["row"]) for one in requests]
     made, real = sounds.measured(samples(splits, good, requests, NOBODY), Options())["tables"][
         "samples and real recordings"
     ]
     assert real["mel_cepstral_distortion"] == pytest.approx(made["mel_cepstral_distortion"], rel=0.5)
-    assert real["duration_ratio"] == pytest.approx(1, abs=0.1)
+    assert real["duration_ratio"] == pytest.approx(1, abs=0.2)
+    single = Splits(splits.train, splits.validation, splits.test.select(range(8)), None, {}, {}, {}, "spoken")
+    real = sounds.measured(samples(single, good, requests, NOBODY), Options())["tables"]["samples and real recordings"][
+        1
+    ]
+    assert real["mel_cepstral_distortion"] is None
 
 
 def test_a_real_recording_is_no_distance_from_itself_and_slower_is_as_near(splits: Splits) -> None:
@@ -231,7 +236,7 @@ def test_silence_and_nothing_and_noughts_are_measured(splits: Splits) -> None:
     judged = Judges(None, None, None)
     found = sounds.measured(samples(splits, results, requests, judged), Options())
     assert np.isfinite(list(found["metrics"].values())).all()
-    assert sounds.grid([Sound(one, RATE) for one in results]).height > 3 * sounds.HEIGHT
+    assert sounds.grid([Sound(one, RATE) for one in results]).height > 2 * sounds.HEIGHT
 
 
 def test_an_unreadable_row_is_left_out_and_counted(splits: Splits, tmp_path: Path) -> None:
@@ -261,7 +266,7 @@ def test_figures_that_show_rows_stay(splits: Splits, tmp_path: Path) -> None:
 def test_a_second_is_as_wide_in_all_pictures() -> None:
     short, long = (sounds.picture(Sound(voice("ann", "low high", 0)[: round(RATE * s)], RATE)) for s in (0.25, 0.4))
     assert isinstance(short, Image.Image)
-    assert (short.width, long.width) == (20, 32)
+    assert (short.width, long.width) == (40, 64)
     assert short.height == sounds.HEIGHT
 
 
