@@ -22,6 +22,8 @@ $(READY): pyproject.toml constraints.txt
 	echo "Graft needs Python 3.11 or newer with venv; none was found on PATH" >&2; exit 1'
 	@echo "Graft and its libraries are installed into $(VENV): this takes some minutes and some GB"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# Graft reads the weights in Resemblyzer's package; what the package itself imports (librosa, numba) is not needed
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps resemblyzer
 	@# libreyolo asks for opencv-python, which needs libGL: a machine without a screen may have none
 	@$(BIN)/python -c "import cv2" 2>/dev/null || { \
 	  $(BIN)/python -m pip uninstall --quiet --yes opencv-python; \

@@ -56,7 +56,7 @@ def make(
         for model, kept, whose in models:
             own = _known(model.task, request)
             steps, image = request["steps"], None
-            for shown, image in enumerate(requests.images(model.task, model.model, own), 1):
+            for shown, image in enumerate(requests.results(model.task, model.model, own), 1):
                 step = f"step {min(shown * preview_every(steps), steps)} of {steps}"
                 both = [[*items, (image, step)] if items is kept else list(items) for items in (after, before)]
                 yield both[0], both[1], f"Image {number} of {len(wanted)}{whose}: {step}{remark}"

@@ -1,7 +1,6 @@
 """What all tasks that generate sound share: options, the form of a result, and wav files that say what made them."""
 
 import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
@@ -9,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
+from pipelines.data.audio import tags
 from pipelines.generation.spec import GenerationSpec, Request, Setting
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ def audio_generation(
         samples=options.samples,
         shown=options.grid,
         at_once=at_once,
+        text="text",
+        displayed=lambda sound: (sound, {"duration": f"{len(sound.samples) / sound.rate:.2f} s"}),
+        kept=True,
     )
 
 
@@ -84,9 +87,5 @@ def _measuring() -> Any:
 
 
 def save_wav(sound: Sound, path: Path | IO[bytes], settings: dict[str, Any]) -> None:
-    """Write a 16-bit wav file with its settings as JSON in the tag `comment`."""
-    import soundfile
-
-    with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16", format="WAV") as file:
-        file.comment = json.dumps({**settings, "synthetic": True}, ensure_ascii=False)
-        file.write(sound.samples)
+    """Write a 16-bit wav file with its settings (`tags.read_settings` reads them). Raises OSError."""
+    tags.write(path, sound.samples, sound.rate, settings)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
-from pipelines.generation.requests import save_png
+from pipelines.generation.requests import displayed, save_png
 from pipelines.generation.spec import GenerationSpec, Request, Setting
 
 
@@ -55,6 +55,7 @@ def image_generation(
         samples=options.samples,
         shown=options.grid,
         at_once=max(1, min(64, 2**20 // max(size) ** 2)),  # 64 small images, 16 of 256 pixels, 4 of 512
+        displayed=displayed,
     )
 
 

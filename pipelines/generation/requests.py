@@ -1,4 +1,4 @@
-"""Generate one image on request, for `graft predict` and the demos, and store its settings in the file."""
+"""Generate one image or recording on request, for `graft predict` and the demos; its file holds the settings."""
 
 import inspect
 import json
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from pipelines.data.notes import MOST_LETTERS, parsed
 from pipelines.errors import DataError, RunError
 from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
@@ -15,12 +16,11 @@ from pipelines.utils.formatting import short
 MOST = 10_000  # results of one request
 COUNT = Setting(int, 1, MOST)
 SMALL = 256  # pixels: images with smaller sides are enlarged for `graft predict`, so that a viewer shows them
-MOST_LETTERS = 100_000  # longest text of settings that is read from an image
 LONGEST = 48  # characters of a prompt in a file name; names have at most 255 bytes
 
 
-def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
-    """The results of `infer`: intermediate images, then the finished one. Raises RunError if memory runs out."""
+def results(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
+    """The results of `infer`: intermediate ones, then the finished one. Raises RunError if memory runs out."""
     from pipelines.utils.hardware import out_of_memory
 
     try:
@@ -29,7 +29,8 @@ def images(task: Any, model: Any, request: dict[str, Any]) -> Iterator[Any]:
         if not out_of_memory(error):
             raise
         raise RunError(
-            "out of memory while making an image: make fewer or smaller ones, or free some memory of this machine"
+            f"out of memory while making {task.generation.many}: make fewer or smaller ones, or free some memory of "
+            "this machine"
         ) from None
 
 
@@ -40,7 +41,7 @@ def whole(task: Any, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_pairs(task: Any, inputs: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Split the inputs of `graft predict` into settings of all images (`name=value`) and the rest: prompts, seeds,
+    """Split the inputs of `graft predict` into settings of all results (`name=value`) and the rest: prompts, seeds,
     tables.
 
     A prompt that looks like a pair is given as text=..., as the only input. Raises DataError.
@@ -83,13 +84,15 @@ def number(name: str, value: str, setting: Setting) -> int | float:
     return found
 
 
-def settings(model: str, request: dict[str, Any]) -> dict[str, Any]:
-    """The settings for the file: {model, prompt, label, seed, steps, guidance}, as far as the task has them."""
-    found = {
-        "model": model,
-        "prompt": request.get("text"),
-        **{key: request.get(key) for key in ("label", "seed", "steps", "guidance")},
-    }
+STORED = ("label", "speaker", "seed", "steps", "guidance", "speed", "temperature", "seconds")  # in a file
+
+
+def settings(model: str, request: Mapping[str, Any], text: str = "prompt") -> dict[str, Any]:
+    """The settings for the file: {model, prompt, label, speaker, seed, steps, ...}, as far as the task has them.
+
+    `text` is what the text of the request is called (`GenerationSpec.text`).
+    """
+    found = {"model": model, text: request.get("text"), **{key: request.get(key) for key in STORED}}
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -106,15 +109,24 @@ def enlarged(image: Any) -> tuple[Any, int]:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST), times
 
 
-def subject(model: str, about: dict[str, Any]) -> str:
-    """Name of an image with these settings: its prompt, or else model and class."""
-    return str(about.get("prompt") or " ".join([model, *([about["label"]] if "label" in about else [])]))
+def displayed(image: Any) -> tuple[Any, dict[str, Any]]:
+    """An image as `graft predict` writes it; `pixels` then states the size that the model made."""
+    shown, times = enlarged(image)
+    if times < 2:
+        return image, {}
+    return shown, {"pixels": f"{shown.width // times} x {shown.height // times}, enlarged {times} times"}
+
+
+def subject(model: str, about: Mapping[str, Any]) -> str:
+    """Name of a result with these settings: its prompt or text, or else model, speaker and class."""
+    others = [str(about[key]) for key in ("speaker", "label") if key in about]
+    return str(about.get("prompt") or about.get("text") or " ".join([model, *others]))
 
 
 def file_name(what: str, seed: int, suffix: str = ".png") -> str:
     """`a red disc` -> a-red-disc-seed-0.png."""
     words = re.sub(r"[^\w]+", "-", what.lower())[:LONGEST].strip("-_")
-    return f"{words or 'image'}-seed-{seed}{suffix}"
+    return f"{words or ('image' if suffix == '.png' else 'sample')}-seed-{seed}{suffix}"
 
 
 def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any = None) -> Path:
@@ -142,7 +154,7 @@ def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any
 
 def _refused(folder: Path, error: OSError) -> RunError:
     return RunError(
-        f"{folder.absolute()}: the image cannot be written: {error.strerror or error}; go to a folder that has room "
+        f"{folder.absolute()}: the file cannot be written: {error.strerror or error}; go to a folder that has room "
         "for it"
     )
 
@@ -156,20 +168,7 @@ def read_settings(notes: Mapping[Any, Any], called: str) -> dict[str, Any]:
         )
     if len(noted) > MOST_LETTERS:
         raise DataError(f"{called} says {len(noted):,} letters about what made it: at most {MOST_LETTERS:,} are read")
-    try:
-        found = json.loads(noted)
-    except (ValueError, RecursionError):
-        found = None
-    # Show what other programs write there as plain text: nested values, and numbers that a page cannot show.
-    return (
-        found
-        if isinstance(found, dict) and all(_plain(value) for value in found.values())
-        else {"parameters": str(noted)}
-    )
-
-
-def _plain(value: Any) -> bool:
-    return isinstance(value, str) or value is None or (isinstance(value, (int, float)) and abs(value) < 2**63)
+    return parsed(noted)
 
 
 def check_seed(value: Any) -> int:

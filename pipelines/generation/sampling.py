@@ -1,5 +1,6 @@
 """Samples of a run: a grid at every evaluation, and at the end as many as the recipe asks for, saved and measured."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
     from pipelines.task import Task
     from pipelines.training.trainer import Trainer
 
+OVER_TRAINING = "over_training"  # folder in samples/ of the results of every evaluation
+
 
 def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
     """Draw results at fixed seeds with the present model, in samples/grids/.
 
-    Under FSDP every process must call this.
+    Those that a grid cannot show completely (sound) are also kept in samples/over_training/step_000100/. Under FSDP
+    every process must call this.
     """
     spec: GenerationSpec | None = trainer.task.generation
     if spec is None or not spec.shown or not (trainer.accelerator.is_main_process or trainer.sharded):
@@ -34,6 +38,16 @@ def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
         folder = trainer.folder / "samples" / "grids"
         folder.mkdir(parents=True, exist_ok=True)
         spec.grid(results).save(folder / f"step_{step:06}.png")
+        if spec.kept:
+            made = _settings(trainer, trainer.task, requests)
+            keep(trainer.folder / "samples" / OVER_TRAINING / f"step_{step:06}", results, made, spec, digits=2)
+
+
+def _settings(trainer: "Trainer", task: "Task", requests: Sequence[Request]) -> list[dict[str, Any]]:
+    """What the file of each result says."""
+    name, spec = trainer.folder.resolve().name, task.generation
+    assert spec is not None
+    return [requested.settings(name, requested.whole(task, dict(one)), spec.text) for one in requests]
 
 
 def _at_once(trainer: "Trainer", spec: GenerationSpec) -> int:
@@ -53,6 +67,7 @@ def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, An
     accelerator, folder = trainer.accelerator, trainer.folder / "samples"
     requests = spec.requests(trainer.splits.test, spec.samples)
     rank, processes = accelerator.process_index, accelerator.num_processes
+    began = time.perf_counter()
     with accelerator.autocast(), trainer.progress.item(spec.many, len(requests)) as shown:
         results = sampling.generate(
             spec,
@@ -65,8 +80,8 @@ def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, An
         )
     if not accelerator.is_main_process:
         return {}
-    name = trainer.folder.resolve().name
-    sampling.keep(folder, results, [requested.settings(name, requested.whole(task, one)) for one in requests], spec)
+    seconds = (time.perf_counter() - began) * processes
+    sampling.keep(folder, results, _settings(trainer, task, requests), spec)
     grids = sorted((folder / "grids").glob("step_*.png"))
     publishes_rows = bool(trainer.recipe.hub.examples)
     return spec.measure(
@@ -80,6 +95,7 @@ def finish_samples(trainer: "Trainer", task: "Task", model: Any) -> dict[str, An
             trainer.progress,
             grids,
             publishes_rows,
+            seconds,
         )
     )
 
@@ -121,14 +137,20 @@ def generate(
     return [result for _, result in sorted(made, key=lambda pair: pair[0])]
 
 
-def keep(folder: Path, results: Sequence[Any], settings: Sequence[Mapping[str, Any]], spec: GenerationSpec) -> None:
-    """Write the results as 00000.png and so on, each with its settings."""
+def keep(
+    folder: Path,
+    results: Sequence[Any],
+    settings: Sequence[Mapping[str, Any]],
+    spec: GenerationSpec,
+    digits: int = 5,
+) -> None:
+    """Write the results as 00000.png and so on, each with its settings. Raises RunError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"*{spec.suffix}"):
             old.unlink()
         for number, (result, made) in enumerate(zip(results, settings, strict=True)):
-            spec.write(result, folder / f"{number:05}{spec.suffix}", dict(made))
+            spec.write(result, folder / f"{number:0{digits}}{spec.suffix}", dict(made))
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written: {error.strerror or error}; free some room and run again"

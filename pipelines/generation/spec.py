@@ -39,7 +39,8 @@ class Samples:
     skips: "Skips"
     progress: "Progress"
     grids: Sequence[Path]  # grids of the evaluations, in order
-    publishes_rows: bool  # whether images that may show training rows may be published
+    publishes_rows: bool  # whether results that may show training rows may be published
+    seconds: float = 0.0  # that one device took to make all results
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,9 @@ class GenerationSpec:
     """Number of results to generate before training and at every evaluation."""
     at_once: int
     """Number of results to generate at a time, unless the recipe sets train.eval_batch_size."""
+    text: str = "prompt"
+    """What a request's `text` is called in the settings of a file."""
+    displayed: Callable[[Any], tuple[Any, dict[str, Any]]] = lambda result: (result, {})
+    """A result as `graft predict` writes it, and what to say of it: a tiny image is enlarged."""
+    kept: bool = False
+    """Whether the results of every evaluation are kept as files, because their grid does not show all of them."""

@@ -99,7 +99,7 @@ def read_inputs(model: Model, inputs: list[str], folder: Path) -> Inputs:
         local = tuple(Path(pairs[column]) for column in files if not downloads.is_url(pairs[column]))
         found = [Part(1, lambda: [named], local)]
     else:
-        # given with other inputs, pairs are settings of each image or text
+        # given with other inputs, pairs are settings of each result or text
         found = [_with(pairs, part) for text in rest for part in _read(model, text, folder)]
     return Inputs([_repeated(part, count) for part in found] if count > 1 else found)
 
@@ -533,20 +533,16 @@ def _looks_like_a_file(text: str) -> bool:
 
 
 def _made(loaded: Loaded, spec: "GenerationSpec", request: dict[str, Any]) -> dict[str, Any]:
-    """Generate what the request asks for, and write it to the current folder. Returns the file and its settings.
-
-    A tiny image is enlarged; `pixels` then states the size that the model made.
-    """
+    """Generate what the request asks for, and write it to the current folder. Returns the file and its settings."""
     request = requests.whole(loaded.task, request)
     result = None
-    for partial in requests.images(loaded.task, loaded.model, request):
+    for partial in requests.results(loaded.task, loaded.model, request):
         result = partial
     model = run_name(loaded.results) if loaded.results else Path(loaded.source).name
-    about = requests.settings(model, request)
+    about = requests.settings(model, request, spec.text)
     name = requests.file_name(requests.subject(model, about), request["seed"], spec.suffix)
-    shown, times = requests.enlarged(result)
-    if times > 1:
-        about["pixels"] = f"{shown.width // times} x {shown.height // times}, enlarged {times} times"
+    shown, more = spec.displayed(result)
+    about |= more
     path = requests.write(Path(), name, shown, about, spec.write)
     return {spec.one: path.name, **{key: value for key, value in about.items() if key != "model"}}
 

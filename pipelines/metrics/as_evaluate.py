@@ -23,6 +23,7 @@ from pipelines.metrics import (
     regression,
     segmentation,
     speech_recognition,
+    speech_synthesis,
     tagging,
 )
 
@@ -150,6 +151,23 @@ def _memorised(columns: Columns) -> Scores:
 def _images_and_texts(columns: Columns) -> Scores:
     texts, images = _features(columns)
     return {"clip_score": generation.clip_score(images, texts)}
+
+
+def _spectrograms(columns: Columns, coefficients: int = speech_synthesis.COEFFICIENTS) -> Scores:
+    """The log-mel spectrogram of each made recording, and of the real recording of the same words. Means over rows."""
+    found: dict[str, list[float]] = {"mel_cepstral_distortion": [], "log_mel_distance": [], "duration_ratio": []}
+    for row, (lines, others) in enumerate(zip(columns["predictions"], columns["references"], strict=True)):
+        made, real = _table(lines, f"predictions, row {row}"), _table(others, f"references, row {row}")
+        path = speech_synthesis.aligned(*(speech_synthesis.cepstra(one, coefficients) for one in (made, real)))
+        found["mel_cepstral_distortion"].append(speech_synthesis.mel_cepstral_distortion(made, real, coefficients))
+        found["log_mel_distance"].append(speech_synthesis.log_mel_distance(made, real, path))
+        found["duration_ratio"].append(speech_synthesis.duration_ratio(len(made), len(real)))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _voices(columns: Columns) -> Scores:
+    real, made = _features(columns)
+    return {"speaker_similarity": float(speech_synthesis.speaker_similarity(made, real).mean())}
 
 
 def _label_maps(columns: Columns, ignored: int = segmentation.IGNORE) -> Scores:
@@ -322,6 +340,19 @@ _KINDS = (
         _images_and_texts,
         (_FEATURES,),
         "predictions: features of each image; references: features of its text",
+    ),
+    _Kind(
+        ("mel_cepstral_distortion", "log_mel_distance", "duration_ratio"),
+        _spectrograms,
+        ({"predictions": "[[float64]]", "references": "[[float64]]"},),
+        "predictions and references: a log-mel spectrogram of each recording (natural logarithms of magnitudes) as a "
+        "list of frames, the real recording of the same words in references; setting: coefficients",
+    ),
+    _Kind(
+        ("speaker_similarity",),
+        _voices,
+        (_FEATURES,),
+        "predictions: the speaker embedding of each made recording; references: that of its speaker",
     ),
 )
 _BY_NAME = {name: kind for kind in _KINDS for name in kind.metrics}

@@ -65,10 +65,12 @@ def grid_figure(images: "Sequence[Image]", title: str) -> "Figure":
 
 
 @styled
-def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) -> "Figure":
+def over_training(
+    grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE, same: str = "The same noise"
+) -> "Figure":
     """The same samples during training: up to six grids with their step, the first and the last among them.
 
-    `shows` is ROWS if samples are copies of training images.
+    `shows` is ROWS if samples are copies of training rows. `same` is what all grids were made from.
     """
     if not grids:
         raise DataError("there are no grids to show")
@@ -84,10 +86,9 @@ def over_training(grids: "Sequence[tuple[str, Image]]", shows: str = AGGREGATE) 
     for place, (label, sheet) in zip(places, shown, strict=False):
         _picture(place, sheet)
         place.set_title(label, loc="center", pad=4)
-    headline(figure, "The same noise over training")
-    return finish(
-        figure, f"Samples from the same noise as training goes on: {', '.join(label for label, _ in shown)}.", shows
-    )
+    headline(figure, f"{same} over training")
+    steps = ", ".join(label for label, _ in shown)
+    return finish(figure, f"Samples from {same[0].lower()}{same[1:]} as training goes on: {steps}.", shows)
 
 
 @styled

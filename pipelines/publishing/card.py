@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.config.recipe import Recipe, task_class
 from pipelines.config.yaml_io import dump, parse, read_file
-from pipelines.errors import ModelError, RunError
+from pipelines.data.audio import tags
+from pipelines.errors import DataError, ModelError, RunError
 from pipelines.models.adapters import FORMATS
 from pipelines.models.classic_kinds import code
 from pipelines.models.source import library, read_json_object
@@ -50,8 +51,8 @@ CURVES = (
 
 
 def write_card(run: Path, repo_id: str | None = None) -> Path:
-    """Write model/README.md, model/recipe.yaml, model/results.json, model/figures/ and, if hub.examples allows it,
-    model/mistakes/. Returns the path of the card.
+    """Write model/README.md, model/recipe.yaml, model/results.json, model/figures/, model/samples/ with recordings that
+    the model made and, if hub.examples allows it, model/mistakes/. Returns the path of the card.
 
     Title and snippet show `repo_id`, else hub.repo_id of the recipe, else a placeholder. Raises ModelError if there is
     no finished run, RunError if a text to publish contains a local path.
@@ -65,8 +66,9 @@ def write_card(run: Path, repo_id: str | None = None) -> Path:
     repo_id = repo_id or recipe["hub"]["repo_id"]
     wrong = public_mistakes(run, recipe)
     files = _write_mistakes(model / mistakes.FOLDER, wrong)
+    players = _copy_sounds(run, results, allowed_rows(recipe))
     written = {
-        "README.md": _render(run, public, results, repo_id, wrong, files),
+        "README.md": _render(run, public, results, repo_id, wrong, files, players),
         "recipe.yaml": recipe_text(public, results),
         "results.json": to_json(results, indent=2) + "\n",
     }
@@ -113,6 +115,38 @@ def _write_mistakes(target: Path, wrong: Mistakes | None) -> list[dict[str, str 
         return [mistakes.write_files(one, target, str(place)) for place, one in enumerate(wrong.shown)]
     except OSError as error:
         raise RunError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _copy_sounds(run: Path, results: Mapping[str, Any], rows: int) -> list[dict[str, str]]:
+    """Copy the generated recordings that results.json names into model/samples/: the file of each, and what it is.
+
+    Copies of training recordings are not among them. Their tags hold no text, speaker or class of the data, but for as
+    many of them as rows may be published. Raises RunError.
+    """
+    import soundfile
+
+    target, found = run / "model" / "samples", []
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        for place, number in enumerate(results.get("samples", {}).get("published", [])):
+            name = f"{int(number):05}.wav"
+            path = run / "samples" / name
+            if not path.is_file() or path.is_symlink():
+                continue
+            target.mkdir(parents=True, exist_ok=True)
+            about = tags.read_settings(path, name)
+            public = {key: value for key, value in about.items() if key not in OF_ROWS or place < rows}
+            samples, rate = soundfile.read(path, dtype="int16")
+            tags.write(target / name, samples, rate, public)
+            parts = [f"{key} {value}" for key, value in public.items() if key in ("speaker", "label", "seed")]
+            text = f'"{public["text"]}", ' if "text" in public else ""
+            found.append({"file": name, "about": text + ", ".join(parts)})
+    except (OSError, soundfile.LibsndfileError, DataError) as error:
+        raise RunError(f"{target}: recordings cannot be copied there: {error}") from error
+    return found
+
+
+OF_ROWS = ("text", "speaker", "label", "parameters")  # settings of a recording that come from rows of the data
 
 
 def _figures(run: Path, results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -211,6 +245,7 @@ def _render(
     repo_id: str | None,
     wrong: Mistakes | None,
     files: list[dict[str, str | None]],
+    players: list[dict[str, str]],
 ) -> str:
     from huggingface_hub import ModelCard
 
@@ -245,6 +280,7 @@ def _render(
         adapter=adapter,
         mistakes=wrong,
         mistake_files=files,
+        players=players,
     )
     front = card_data(recipe, results, name, adapter, config).to_yaml()
     return str(ModelCard(f"---\n{front}\n---\n\n{body}"))

@@ -81,7 +81,9 @@ def _own(run: Path) -> list[str]:
     card = _text(model / "README.md") or ""
     figures = re.findall(r"\bfigures/([\w-][\w.-]*\.png)\b", card)
     wrong = re.findall(r"\bmistakes/(\d+\.(?:jpg|mp3|flac))\b", card)
+    sounds = re.findall(r"\bsamples/(\d{5}\.wav)\b", card)
     shown = {*(f"figures/{name}" for name in figures), *(f"{mistakes.FOLDER}/{name}" for name in wrong)}
+    shown |= {f"samples/{name}" for name in sounds}
     return sorted({*names, *CARD, *shown})
 
 
@@ -352,17 +354,25 @@ def public_recipe(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, 
 
 
 def public_results(recipe: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """The results for publishing. They lack what classical learners told of the content of rows.
+    """The results for publishing. They lack what classical learners told of the content of rows, and tables of the
+    texts that generated recordings say, beyond as many rows as `hub.examples` allows.
 
     A word that decides for a class is a piece of somebody's text, so it goes with the rows that `hub.examples` allows.
     Why features were left out may name a file, and that may be the name of a person.
     """
+    allowed = allowed_rows(recipe)
+    tables = results["test"].get("tables", {})
+    hidden = [name for name in results.get("samples", {}).get("rows", []) if name in tables]
+    if hidden:
+        shown = {name: rows[:allowed] if name in hidden else rows for name, rows in tables.items()}
+        tables = {name: rows for name, rows in shown.items() if rows or name not in hidden}
+        results = {**results, "test": {**results["test"], "tables": tables}}
     found = results.get("baselines")
     if not found:
         return results
     public = {**found, "skipped": [{"name": one["name"]} for one in found["skipped"]]}
     why = found.get("explanation")
-    if why and why["content"] and allowed_rows(recipe) == 0:
+    if why and why["content"] and allowed == 0:
         public["explanation"] = None
     return {**results, "baselines": public}
 

@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.web_curves import Curve, chart
+from pipelines.reporting import players
 from pipelines.reporting.log_curves import LogCurves
 from pipelines.reporting.pages import templates
 from pipelines.utils.files import read_json, write_json, write_text
@@ -26,6 +27,7 @@ PAGE = "report.html"
 SHARE = 200  # writing the page takes at most this part of the time: half a percent
 LEAST = 2.0  # seconds between two writes
 GRIDS = 6  # grids of samples on the page
+HEARD = 2  # recordings with a player below each grid
 GRID_SIDE = 560  # pixels of a grid's longer side
 METRICS = 4  # charts of validation scores
 SCORES = 12  # evaluations in the table
@@ -110,6 +112,7 @@ class LivePage:
         self.folder, self.log = folder, LogCurves(folder / "log.jsonl")
         self.recipe: tuple[float, str, dict[str, Any]] | None = None
         self.grids: dict[str, str] = {}  # name of a file and its time -> data URI
+        self.players: dict[str, list[players.Player]] = {}  # the same of a folder of recordings
 
     def render(self, served: bool = False, running: bool | None = None) -> str:
         """The page as HTML.
@@ -122,6 +125,7 @@ class LivePage:
         text, settings = self._recipe()
         status = self.status(running)
         template = templates().get_template("live.html.j2")
+        grids = self._grids()
         found: str = template.render(
             served=served,
             status=status,
@@ -132,7 +136,8 @@ class LivePage:
             names=list(self.log.validation)[:METRICS],
             total_scores=len(self.log.evaluations),
             best=self.log.best.get((status["metric"], status["direction"])),
-            grids=self._grids(),
+            grids=grids,
+            heard=self._heard([step for step, _ in grids]),
             going_on=status["state"] in (*GOING_ON, "starting"),
             damaged=self.log.damaged,
             log=self.log,
@@ -195,8 +200,24 @@ class LivePage:
                     self.grids[key] = _small(path)
                 except OSError:  # the run is writing this file now, and the next page shows it
                     continue
-            shown.append((path.stem.removeprefix("step_").lstrip("0") or "0", self.grids[key]))
+            shown.append((step_of(path), self.grids[key]))
         return shown
+
+    def _heard(self, shown: list[str]) -> dict[str, list[players.Player]]:
+        """The players of the steps whose grids are shown. Only what is new is encoded."""
+        found = {}
+        for folder in players.steps(self.folder):
+            if step_of(folder) in shown:
+                key = f"{folder.name} {folder.stat().st_mtime_ns}"
+                if key not in self.players:
+                    self.players[key] = players.of_step(folder, HEARD)
+                found[step_of(folder)] = self.players[key]
+        return found
+
+
+def step_of(path: Path) -> str:
+    """The step in the name of a file or folder: step_000100.png -> 100."""
+    return path.stem.removeprefix("step_").lstrip("0") or "0"
 
 
 def _small(path: Path) -> str:

@@ -8,6 +8,7 @@ try {
   if (kept) { document.getElementById("recipe").open = kept.open; scrollTo(0, kept.y); }
 } catch { /* a browser may refuse storage to files */ }
 function again() {
+  if ([...document.querySelectorAll("audio")].some((one) => !one.paused)) { setTimeout(again, 1000); return; } // somebody listens
   try { sessionStorage.setItem(key, JSON.stringify({ open: document.getElementById("recipe").open, y: scrollY })); } catch { /* as above */ }
   location.reload();
 }

@@ -16,14 +16,15 @@ from pipelines.config.yaml_io import parse
 from pipelines.errors import ModelError, RunError
 from pipelines.plots.baselines import BESIDE
 from pipelines.plots.style import AGGREGATE, WIDTH, png, svg
-from pipelines.reporting import mistakes
+from pipelines.reporting import mistakes, players
 from pipelines.reporting.inline_svg import markup
-from pipelines.reporting.live import LivePage
+from pipelines.reporting.live import LivePage, step_of
 from pipelines.reporting.pages import templates
 from pipelines.reporting.results import check_run_folder, read_results
 from pipelines.utils import lock
 from pipelines.utils.files import read_json, write_text
 from pipelines.utils.formatting import readable_name
+from pipelines.utils.sequences import evenly_spaced
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,6 +118,8 @@ def _render(run: Path, recipe: str, results: dict[str, Any]) -> str:
         figures=[figure for figure in figures if figure["name"] not in BESIDE],
         beside_figures=[figure for figure in figures if figure["name"] in BESIDE],
         clips=clips_of(run / "examples"),
+        made=players.of_samples(run),
+        moments=_moments(run),
         mistakes=mistakes.section(mistakes.read(run / mistakes.FOLDER), run),
         mistakes_style=mistakes.style(),
         splits=[(name, of) for name, of in results["data"].items() if isinstance(of, dict)],
@@ -174,6 +177,13 @@ def _figures(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda figure: (figure["name"] not in CURVES, figure["wide"]))
+
+
+def _moments(run: Path) -> list[tuple[str, players.Player]]:
+    """The first generated recording of some evaluations: the step and its player."""
+    shown = evenly_spaced(players.steps(run), players.MOMENTS)
+    found = [(step_of(folder), one) for folder in shown for one in players.of_step(folder, 1)]
+    return found if len(found) > 1 else []
 
 
 def clips_of(folder: Path) -> list[tuple[str, dict[str, Any]]]:

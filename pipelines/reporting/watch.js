@@ -7,6 +7,7 @@ function lost(text) {
   news.textContent = text;
 }
 async function look() {
+  if ([...document.querySelectorAll("audio")].some((one) => !one.paused)) { setTimeout(look, 1000); return; } // somebody listens
   try {
     const answer = await fetch("page", { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
     failures = 0;

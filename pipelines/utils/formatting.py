@@ -52,6 +52,12 @@ _METRICS = {
     "gap": "GAP",
     "hit_at_1": "Hit@1",
     "perr": "PERR",
+    "mel_cepstral_distortion": "Mel-cepstral distortion, dB",
+    "log_mel_distance": "Log-mel distance, dB",
+    "duration_ratio": "Duration, times the real one",
+    "dnsmos": "DNSMOS, overall",
+    "dnsmos_signal": "DNSMOS, speech",
+    "dnsmos_background": "DNSMOS, background",
 }
 
 

@@ -16,6 +16,7 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 SIDEWAYS = {  # on purpose, and never back
     "publishing": {"reporting"},  # a card shows what results.json holds
+    "generation": {"inference"},  # finished models listen to recordings; `graft predict` only asks for results
     "diagnostics": {"training"},  # `graft check` takes the first steps of a run
     "cli": {"usage"},
     "__main__": {"cli"},

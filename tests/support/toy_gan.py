@@ -122,6 +122,8 @@ class ToyGan(Task):
             samples=self.options.samples,
             shown=1,
             at_once=2,
+            displayed=lambda sound: (sound, {"duration": f"{len(sound) / 8000:.2f} s"}),
+            kept=True,
         )
 
     def build(self, source: Any, splits: Any) -> nn.Module:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +24,14 @@ EIGHT, SIXTEEN = "8 x 8, enlarged 32 times", "16 x 16, enlarged 16 times"
 
 def test_out_of_memory_is_one_line() -> None:
     class Full:
+        generation = SimpleNamespace(many="images")
+
         def infer(self, model: Any, **asked: Any) -> Any:
             yield "preview"
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
 
-    with pytest.raises(RunError, match="make fewer or smaller ones"):
-        list(requests.images(Full(), None, {}))
+    with pytest.raises(RunError, match="out of memory while making images: make fewer or smaller ones"):
+        list(requests.results(Full(), None, {}))
 
 
 # ---- files ----
@@ -40,6 +43,20 @@ def test_names_of_files() -> None:
     assert requests.file_name("../../x\n\0y/", 1) == "x-y-seed-1.png"
     assert requests.file_name("?!", 1) == "image-seed-1.png"
     assert len(requests.file_name("漢" * 500, 2**63 - 1).encode()) < 255
+
+
+def test_settings_of_speech() -> None:
+    asked = {"text": "seven", "speaker": "ann", "seed": 3, "speed": 1.5, "temperature": 0.7, "steps": 8, "row": 4}
+    about = requests.settings("digits", asked, "text")
+    assert about == {"model": "digits", **{key: value for key, value in asked.items() if key != "row"}}
+    assert requests.subject("digits", about) == "seven"
+    assert requests.subject("digits", {"speaker": "ann", "label": "7"}) == "digits ann 7"
+    assert requests.file_name("?!", 1, ".wav") == "sample-seed-1.wav"
+    assert requests.settings("painter", {"text": "a cat", "seed": 0}) == {
+        "model": "painter",
+        "prompt": "a cat",
+        "seed": 0,
+    }
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:
@@ -221,7 +238,7 @@ def test_images_are_enlarged_by_whole_numbers() -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("RGB", (4, 4))
-    with pytest.raises(RunError, match=r"none: the image cannot be written: No such file or directory; go to a folder"):
+    with pytest.raises(RunError, match=r"none: the file cannot be written: No such file or directory; go to a folder"):
         requests.write(tmp_path / "none", "x.png", image, {})
 
     def full(*anything: Any) -> None:

@@ -21,6 +21,7 @@ from pipelines.metrics import (
     regression,
     segmentation,
     speech_recognition,
+    speech_synthesis,
     tagging,
 )
 from pipelines.metrics.as_evaluate import as_evaluate, metric_names
@@ -145,9 +146,25 @@ def features(rng: random.Random) -> Made:
         "recall": recall,
         "memorised": float(generation.memorised(generation.nearest(generated, real)[1]).mean()),
         "clip_score": generation.clip_score(generated, real),
+        "speaker_similarity": float(speech_synthesis.speaker_similarity(generated, real).mean()),
     }
     assert own["memorised"] > 0
     return {"predictions": generated.tolist(), "references": real.tolist()}, own
+
+
+def spectrograms(rng: random.Random) -> Made:
+    draw = np.random.default_rng(rng.randrange(9999))
+    made, real = ([draw.normal(size=(size, 15)) for size in draw.integers(2, 6, N)] for _ in range(2))
+    both = list(zip(made, real, strict=True))
+    paths = [speech_synthesis.aligned(*map(speech_synthesis.cepstra, pair)) for pair in both]
+    distances = [speech_synthesis.log_mel_distance(*pair, path) for pair, path in zip(both, paths, strict=True)]
+    own = {
+        "mel_cepstral_distortion": np.mean([speech_synthesis.mel_cepstral_distortion(*pair) for pair in both]),
+        "log_mel_distance": np.mean(distances),
+        "duration_ratio": np.mean([len(one) / len(two) for one, two in both]),
+    }
+    columns = {"predictions": [one.tolist() for one in made], "references": [one.tolist() for one in real]}
+    return columns, {name: float(value) for name, value in own.items()}
 
 
 CASES: dict[str, Callable[[random.Random], Made]] = {
@@ -164,8 +181,10 @@ CASES: dict[str, Callable[[random.Random], Made]] = {
     **dict.fromkeys(segmentation.ANY_CLASSES, label_maps),
     "denoising_loss": noise,
     **dict.fromkeys(
-        ("frechet_distance", "kernel_distance", "precision", "recall", "memorised", "clip_score"), features
+        ("frechet_distance", "kernel_distance", "precision", "recall", "memorised", "clip_score", "speaker_similarity"),
+        features,
     ),
+    **dict.fromkeys(("mel_cepstral_distortion", "log_mel_distance", "duration_ratio"), spectrograms),
 }
 
 

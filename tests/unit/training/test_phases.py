@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from pipelines.config.recipe import validate
 from pipelines.errors import ModelError
+from pipelines.inference.predict import predict
 from pipelines.task import Phase
 from pipelines.training import checkpoint, optim
 from pipelines.training.run import train
@@ -72,13 +73,26 @@ def test_averages_are_those_of_the_phase_that_asks_for_them(finished: Path) -> N
 
 
 def test_results_of_any_kind_are_written_shown_and_measured(finished: Path) -> None:
-    assert sorted(path.name for path in (finished / "samples").iterdir()) == ["00000.wav", "00001.wav", "grids"]
+    names = ["00000.wav", "00001.wav", "grids", "over_training"]
+    assert sorted(path.name for path in (finished / "samples").iterdir()) == names
     with wave.open(str(finished / "samples" / "00000.wav")) as sound:
         assert (sound.getframerate(), sound.getnframes()) == (8000, 80)
-    assert len(list((finished / "samples" / "grids").glob("step_*.png"))) > 1
+    grids = sorted(path.stem for path in (finished / "samples" / "grids").glob("step_*.png"))
+    assert len(grids) > 1
+    kept = sorted((finished / "samples" / "over_training").rglob("*.wav"))  # a grid cannot be heard
+    assert [(path.parent.name, path.name) for path in kept] == [(name, "00.wav") for name in grids]
+    assert kept[0].read_bytes() != kept[-1].read_bytes()
     results = json.loads((finished / "results.json").read_text())
     assert results["samples"]["metrics"] == ["loudness"]
     assert results["test"]["metrics"]["loudness"] > 0
+
+
+def test_predict_writes_sounds(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [one["output"] for one in predict(finished, ["3", "4", "volume=0.5"], device="cpu")]
+    assert found == [{"sound": f"run-seed-{seed}.wav", "seed": seed, "duration": "0.01 s"} for seed in (3, 4)]
+    with wave.open("run-seed-3.wav") as sound:
+        assert sound.getnframes() == 80
 
 
 def test_the_generator_learns(finished: Path) -> None:
