@@ -279,6 +279,9 @@ CSS = (
 .graft-plot .graft-x span { position: absolute; transform: translateX(-50%); white-space: nowrap; }
 .graft-plot .graft-x span:first-child { transform: none; }
 
+/* a waveform above its spectrogram: the same times above each other */
+.graft-above .graft-plot { padding-left: 3.7rem; }
+
 .graft-made .grid-wrap { min-height: 0; max-height: none; }
 .graft-made .icon-button-wrapper { top: auto !important; bottom: 100%; }
 .graft-made .thumbnail-lg { aspect-ratio: auto; height: auto; }

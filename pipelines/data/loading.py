@@ -96,7 +96,7 @@ def format_module(section: DataSection, columns: Collection[str] = ()) -> Any:
         f"data.id: {section.id} cannot be read as data (found: {', '.join(found) or 'nothing'}): "
         "give a folder of images or of class folders (images, recordings, videos), a .csv, .tsv, .jsonl, .json or "
         ".parquet table, speech with its transcripts "
-        "(metadata.csv, a manifest, or as LibriSpeech, Common Voice and Kaldi lay it out), .txt or .md files, "
+        "(metadata.csv, a manifest, or as LibriSpeech, VCTK, Common Voice and Kaldi lay it out), .txt or .md files, "
         "or a Wikipedia dump"
     )
 

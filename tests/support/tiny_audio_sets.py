@@ -67,6 +67,40 @@ def librispeech(folder: Path, parts: dict[str, int], each: int = 4) -> Path:
     return folder
 
 
+def libritts(folder: Path, parts: dict[str, int], each: int = 4) -> Path:
+    """Parts with so many speakers, each with two chapters of `each` sentences, in both forms of their texts."""
+    speaker = 100
+    for part, count in parts.items():
+        for _ in range(count):
+            speaker += 1
+            for chapter in (f"{speaker}1", f"{speaker}2"):
+                where = folder / part / str(speaker) / chapter
+                names = [f"{speaker}_{chapter}_{i:06d}_000000" for i in range(each)]
+                files(where, [f"{name}.wav" for name in names])
+                for number, name in enumerate(names):
+                    text(where / f"{name}.original.txt", f"Dr. {number}")
+                    text(where / f"{name}.normalized.txt", f"Doctor number {number} of {name}.\n")
+                text(where / f"{speaker}_{chapter}.trans.tsv", "all of them\tonce more\n")
+    return folder
+
+
+def vctk(folder: Path, speakers: Iterable[str] = ("p225", "p226", "s5"), each: int = 4, old: bool = False) -> Path:
+    """Speakers with `each` sentences, of two microphones; `old`: as before version 0.92."""
+    for speaker in speakers:
+        names = [f"{speaker}_{number:03d}" for number in range(1, each + 1)]
+        ends = [".wav"] if old else ["_mic1.flac", "_mic2.flac"]
+        files(
+            folder / ("wav48" if old else "wav48_silence_trimmed") / speaker,
+            [f"{name}{end}" for name in names for end in ends],
+        )
+        for name in names:
+            text(folder / "txt" / speaker / f"{name}.txt", f"Please call {name}.\n")
+    prefix = "" if old else "p"
+    lines = [f"{prefix}225  23  F    English    Southern  England", f"{prefix}226  22  M    Scottish", "p999"]
+    text(folder / "speaker-info.txt", "ID  AGE  GENDER  ACCENTS  REGION COMMENTS\n" + "\n".join(lines) + "\n")
+    return folder
+
+
 def common_voice(folder: Path, lists: dict[str, int], speakers: int = 6) -> Path:
     """Lists of so many clips. No speaker is in two lists."""
     for name, count in lists.items():

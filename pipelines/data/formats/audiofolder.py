@@ -18,9 +18,11 @@ from pipelines.data.formats import (
     esc50,
     kaldi,
     librispeech,
+    libritts,
     ljspeech,
     nemo,
     spoken_digits,
+    vctk,
 )
 from pipelines.data.media import AUDIO
 from pipelines.data.schema import Source
@@ -32,7 +34,7 @@ def detect(path: Path) -> bool:
     """Whether a folder holds recordings in a layout that no format of a known data set reads."""
     if not path.is_dir() or _class_folders.medium(path) is not AUDIO:
         return False
-    known = (audioset, common_voice, esc50, kaldi, librispeech, ljspeech, nemo, spoken_digits)
+    known = (audioset, common_voice, esc50, kaldi, librispeech, libritts, ljspeech, nemo, spoken_digits, vctk)
     if any(layout.detect(path) for layout in known):
         return False
     if any(_metadata.own_list(folder) for folder in (path, *_metadata.split_folders(path))):

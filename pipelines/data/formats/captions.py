@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import printable
-from pipelines.data.formats import _class_folders, _metadata, audiofolder, imagefolder, table
+from pipelines.data.formats import _class_folders, _metadata, audiofolder, imagefolder, libritts, table
 from pipelines.data.image.pixels import caption
 from pipelines.data.media import IMAGES, Kind
 from pipelines.data.schema import Source
@@ -27,7 +27,9 @@ def detect(path: Path) -> bool:
     ):
         return False
     kind = _class_folders.medium(path)
-    return kind is not None and _class_folders.with_texts(path, kind)
+    if kind is None or not _class_folders.with_texts(path, kind):
+        return False
+    return kind is IMAGES or not libritts.detect(path)  # whose folders also name the speakers
 
 
 def columns(path: Path) -> dict[str, str]:

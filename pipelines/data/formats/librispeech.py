@@ -20,26 +20,18 @@ from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import all_files, folders, kind_of
-from pipelines.data.formats import _audio_lists
+from pipelines.data.formats import _audio_lists, _speech_parts
 from pipelines.data.media import AUDIO
 from pipelines.data.schema import Source
 from pipelines.errors import DataError
 
 TRANSCRIPTS = ".trans.txt"
-OFFICIAL = {
-    "train-clean-100",
-    "train-clean-360",
-    "train-other-500",
-    "dev-clean",
-    "dev-other",
-    "test-clean",
-    "test-other",
-}
+ROOT = "LibriSpeech"
 
 
 def detect(path: Path) -> bool:
     """Whether a folder holds parts of LibriSpeech, or is one."""
-    return path.is_dir() and bool(_parts(path))
+    return path.is_dir() and bool(_speech_parts.parts(path, (ROOT,), _is_part))
 
 
 def columns(path: Path) -> dict[str, str]:
@@ -50,15 +42,15 @@ def columns(path: Path) -> dict[str, str]:
 def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> Source:
     """Read the rows of the parts, as splits. Raises DataError or MissingColumn."""
     root = _audio_lists.folder(section)
-    parts = _parts(root)
+    parts = _speech_parts.parts(root, (ROOT,), _is_part)
     if not parts:
         raise DataError(
             f"data.id: {section.id} holds no part such as train-clean-100 with speaker/chapter/*{TRANSCRIPTS} in it"
         )
     # other sets with this layout have other licences
-    source = Source(splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= OFFICIAL else None)
+    source = Source(splits={}, group="speaker", license="cc-by-4.0" if set(parts) <= _speech_parts.OFFICIAL else None)
     ignored: Counter[str] = Counter()
-    for name, names in _splits(section, list(parts)).items():
+    for name, names in _speech_parts.splits(section, list(parts)).items():
         chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
         rows: list[_audio_lists.Row] = []
         skips: _audio_lists.SkippedRows = []
@@ -73,14 +65,6 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
     return source
 
 
-def _parts(path: Path) -> dict[str, Path]:
-    """The name of each part -> its folder."""
-    path = path / "LibriSpeech" if (path / "LibriSpeech").is_dir() else path
-    if _is_part(path):
-        return {path.resolve().name: path}
-    return {child.name: child for child in folders(path) if _is_part(child)}
-
-
 def _is_part(folder: Path) -> bool:
     """Whether one of the first chapters has transcripts.
 
@@ -88,32 +72,6 @@ def _is_part(folder: Path) -> bool:
     """
     chapters = [chapter for speaker in folders(folder)[:3] for chapter in folders(speaker)[:3]]
     return any(file.name.endswith(TRANSCRIPTS) for chapter in chapters for file in chapter.iterdir())
-
-
-def _splits(section: DataSection, parts: list[str]) -> dict[str, list[str]]:
-    """Split -> parts.
-
-    First the parts that the recipe names, then train with the remaining train parts, then the others by their own
-    names.
-    """
-    found: dict[str, list[str]] = {}
-    for asked in (section.train, section.validation, section.test):
-        names = asked.split("+") if asked else []
-        if set(names) <= set(parts) and asked not in found:  # name_splits reports unknown names and names given twice
-            twice = next((name for name in names if any(name in others for others in found.values())), None)
-            if twice:
-                raise DataError(
-                    f"data: part {twice!r} of {section.id} is in two splits: a row may be in one split only"
-                )
-            if asked:
-                found[asked] = names
-    used = {name for names in found.values() for name in names}
-    free = [name for name in parts if name not in used]
-    training = [name for name in free if name.startswith("train")]
-    if training and not section.train:
-        found["train"] = training
-        free = [name for name in free if name not in training]
-    return {**found, **{name: [name] for name in free}}
 
 
 def _chapter(folder: Path) -> tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, Counter[str]]:

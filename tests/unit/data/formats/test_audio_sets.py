@@ -21,10 +21,12 @@ from tests.support.tiny_audio_sets import (
     digits,
     esc50,
     files,
+    libritts,
     load,
     named,
     sizes,
     text,
+    vctk,
 )
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"  # real extracts, if there are any
@@ -249,6 +251,98 @@ def test_ljspeech_with_its_recordings_elsewhere(tmp_path: Path) -> None:
     text(tmp_path / "other" / "metadata.csv", "\n".join(lines) + "\n")
     with pytest.raises(DataError, match=r"12 skipped; the first: metadata\.csv:1: no recording 'a0' in .*/other/wavs"):
         load(tmp_path / "other", TEXT)
+
+
+def test_ljspeech_gives_the_text_as_read(tmp_path: Path) -> None:
+    lines = [f"a{number}|Dr. {number}|doctor {number}" for number in range(11)]
+    text(
+        files(tmp_path, [f"wavs/a{number}.wav" for number in range(12)]) / "metadata.csv", "\n".join([*lines, "a11|b|"])
+    )
+    splits = load(tmp_path, TEXT)
+    rows = {row["id"]: row["text"] for name in SPLITS for row in splits[name]}
+    assert rows == {**{f"a{number}": f"doctor {number}" for number in range(11)}, "a11": "b"}
+
+
+# ---- sets of speech synthesis ----
+
+
+def test_libritts_gives_the_text_as_read_and_the_speaker(tmp_path: Path) -> None:
+    folder = libritts(
+        tmp_path / "LibriTTS", {"train-clean-100": 2, "train-other-500": 1, "dev-clean": 1, "test-clean": 1}
+    )
+    splits = load(tmp_path, TEXT)
+    assert (splits.source, sizes(splits), splits.license) == (
+        {"train": "train", "validation": "dev-clean", "test": "test-clean"},
+        [24, 8, 8],
+        "cc-by-4.0",
+    )
+    assert named(splits, "speaker") == {"train": {"101", "102", "103"}, "validation": {"104"}, "test": {"105"}}
+    assert all(row["text"] == f"Doctor number {int(row['id'][9:15])} of {row['id']}." for row in splits.train)
+    assert not splits.ignored  # lists of a chapter hold the same texts
+    one = folder / "train-clean-100" / "101" / "1011"
+    (one / "101_1011_000000_000000.normalized.txt").unlink()
+    (one / "101_1011_000001_000000.normalized.txt").write_text(" \n")
+    (one / "101_1011_000002_000000.wav").unlink()
+    (one / "101_1011_000003_000000.normalized.txt").unlink()
+    (one / "101_1011_000003_000000.original.txt").unlink()
+    (one / "notes.md").write_text("x")
+    (folder / "train-clean-100" / "101" / "1012" / "101_1012_000000_000000.normalized.txt").write_bytes(b"a" * 70_000)
+    again = load(folder, TEXT)
+    assert next(row["text"] for row in again.train if row["id"] == "101_1011_000000_000000") == "Dr. 0"
+    assert {id_: why.partition(": ")[2] for id_, why in again.skipped["train"]} == {
+        "101_1011_000001_000000": "no text",
+        "101_1011_000002_000000": "no such file, though it has a text",
+        "101_1011_000003_000000": "no 101_1011_000003_000000.normalized.txt beside it",
+        "101_1012_000000_000000": "70,000 bytes are no text of one recording; at most 65,536 are read",
+    }
+    assert again.ignored == {".md files": 1}
+    voices = load(folder / "train-clean-100", TEXT, group="none")  # rows of each voice in every split
+    assert named(voices, "speaker")["train"] == {"101", "102"}
+    with pytest.raises(DataError, match="holds no part such as train-clean-100"):
+        load(files(tmp_path / "other", ["1.wav"]), TEXT, format="libritts")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_vctk_is_read_from_its_first_microphone(old: bool, tmp_path: Path) -> None:
+    folder = vctk(tmp_path, old=old)
+    splits = load(folder, TEXT, group="none")
+    rows = {row["id"]: row for name in SPLITS for row in splits[name]}
+    assert (len(rows), splits.license) == (12, "cc-by-4.0")
+    first = rows["p225_001"]
+    assert (first["speaker"], first["gender"], first["accent"]) == ("p225", "F", "English")
+    assert first["text"] == "Please call p225_001."
+    assert (rows["p226_001"]["accent"], rows["s5_001"]["accent"]) == ("Scottish", "")
+    assert splits.ignored == ({} if old else {"recordings of the second microphone": 12})
+    by_speaker = load(folder, TEXT)
+    assert sum(map(len, named(by_speaker, "speaker").values())) == 3  # a task of recognition parts its speakers
+
+
+def test_vctk_without_texts_or_recordings_of_some(tmp_path: Path) -> None:
+    folder = vctk(tmp_path, ("p225", "p226", "p315"), 6)
+    for path in (folder / "txt" / "p315").iterdir():
+        path.unlink()
+    (folder / "txt" / "p225" / "p225_001.txt").unlink()
+    (folder / "txt" / "p225" / "p225_002.txt").write_bytes(b"\xff\xfe")
+    (folder / "wav48_silence_trimmed" / "p226" / "p226_001_mic1.flac").unlink()
+    (folder / "wav48_silence_trimmed" / "p226" / "log.txt").write_text("x")
+    files(folder / "wav48_silence_trimmed" / "p226", ["noise.flac", "p226_002.wav"])
+    splits = load(folder, TEXT, group="none")
+    assert sum(sizes(splits)) == 9
+    assert dict(splits.skipped["train"]) == {
+        "p225_001": f"{folder}/wav48_silence_trimmed/p225/p225_001_mic1.flac: no text {folder}/txt/p225/p225_001.txt",
+        "p225_002": f"{folder}/txt/p225/p225_002.txt: not UTF-8 text (byte 0): save the file as UTF-8",
+        "noise": f"{folder}/wav48_silence_trimmed/p226/noise.flac: not called <speaker>_<number>_mic1 or "
+        "<speaker>_<number>",
+        "p226_002": f"{folder}/wav48_silence_trimmed/p226/p226_002_mic1.flac: a second recording of p226_002",
+    }
+    assert splits.ignored == {
+        "recordings of the second microphone": 18,
+        "recordings of p315, who has no texts": 6,
+        ".txt files": 1,
+        "texts without a recording of the first microphone": 1,
+    }
+    with pytest.raises(DataError, match=r"holds no wav48_silence_trimmed/p225/p225_001_mic1\.flac"):
+        load(files(tmp_path / "other", ["1.wav"]), TEXT, format="vctk")
 
 
 @pytest.mark.parametrize("ending", [".lab", ".normalized.txt"])

@@ -20,10 +20,12 @@ from tests.support.tiny_audio_sets import (
     esc50,
     files,
     librispeech,
+    libritts,
     load,
     named,
     sizes,
     text,
+    vctk,
 )
 
 # ---- which format it is ----
@@ -46,12 +48,18 @@ def test_every_layout_is_read_by_its_own_format(tmp_path: Path) -> None:
             files(tiny.photos(tmp_path / "film", n=4, splits=(), size=8), ["cat/sound.wav"]),
         ],
         "librispeech": [librispeech(sounds / "speech" / "LibriSpeech", {"dev-clean": 1}, 1), sounds / "speech"],
+        "libritts": [
+            libritts(sounds / "tts" / "LibriTTS_R", {"dev-clean": 1, "train-clean-100": 1}, 1),
+            sounds / "tts",
+        ],
+        "vctk": [vctk(sounds / "vctk" / "VCTK-Corpus-0.92"), sounds / "vctk", vctk(sounds / "old", old=True)],
         "spoken_digits": [digits(sounds / "digits", ["ann"], 1), sounds / "digits" / "recordings"],
         "table": [
             labelled(sounds / "table", 3),
             text(files(sounds / "beside", ["train/1.wav", "test/1.wav"]) / "train.csv", "audio,text\n").parent,
         ],
     }
+    layouts["libritts"] += [sounds / "tts" / "LibriTTS_R" / "dev-clean"]
     layouts["librispeech"] += [sounds / "speech" / "LibriSpeech" / "dev-clean"]
     for name, paths in layouts.items():
         for path in paths:
