@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipelines.data.audio.mel import SPEECHT5, MelSettings, griffin_lim
 from pipelines.errors import ModelError
 from pipelines.models import folders
-from pipelines.models.pretrained import called, first_line, read_config
+from pipelines.models.pretrained import called, first_line
 from pipelines.models.source import local_model
 
 if TYPE_CHECKING:
     import numpy as np
 
 GRIFFIN_LIM = "Griffin-Lim"
-HIFI_GAN, WAVENET = "hifigan", "wavenet"  # values of `model_type`
+HIFI_GAN, WAVENET = ("hifigan", "speecht5_hifigan"), "wavenet"  # values of `model_type`
 MOST_LAYERS, MOST_SIZE = 64, 4096  # the longest list and the largest number that a configuration may hold
 
 
@@ -72,11 +72,11 @@ def vocoder(source: str | None, mel: MelSettings, device: Any) -> Vocoder:
 
         folder = download(source, None)
     kind = folders.kind_of(folder, None, "vocoder")
-    if kind == HIFI_GAN:
+    if kind in HIFI_GAN:
         return _hifi_gan(folder, source, mel, device)
     if kind == WAVENET:
         return _wavenet(folder, source, mel, device)
-    raise ModelError(f"options.vocoder: {source}: {kind} is no vocoder: it must be {HIFI_GAN} or {WAVENET}")
+    raise ModelError(f"options.vocoder: {source}: {kind} is no vocoder: it must be a {HIFI_GAN[-1]} or a {WAVENET}")
 
 
 def check_equal(source: str, own: MelSettings, wanted: MelSettings) -> None:
@@ -132,7 +132,12 @@ def _hifi_gan(folder: Path, source: str, mel: MelSettings, device: Any) -> Vocod
 
 def _hifi_gan_config(folder: Path) -> Any:
     """The configuration of a SpeechT5HifiGan. Raises ModelError for sizes that no vocoder has."""
-    config = read_config(folder, None)
+    from transformers import SpeechT5HifiGanConfig
+
+    try:
+        config = SpeechT5HifiGanConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library's own checks raise many kinds
+        raise ModelError(f"{called(folder)}: config.json: {first_line(error)}") from error
     whole = {
         "model_in_dim": [config.model_in_dim],
         "upsample_initial_channel": [config.upsample_initial_channel],
