@@ -9,6 +9,7 @@ A vocoder must have been trained on spectrograms with the settings of those it r
 """
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 GRIFFIN_LIM = "Griffin-Lim"
 HIFI_GAN, WAVENET = ("hifigan", "speecht5_hifigan"), "wavenet"  # values of `model_type`
+FOLDER, FILES = "vocoder", ("config.json", "model.safetensors")  # of a model folder
 MOST_LAYERS, MOST_SIZE = 64, 4096  # the longest list and the largest number that a configuration may hold
 
 
@@ -77,6 +79,22 @@ def vocoder(source: str | None, mel: MelSettings, device: Any) -> Vocoder:
     if kind == WAVENET:
         return _wavenet(folder, source, mel, device)
     raise ModelError(f"options.vocoder: {source}: {kind} is no vocoder: it must be a {HIFI_GAN[-1]} or a {WAVENET}")
+
+
+def keep(source: str | None, folder: Path) -> None:
+    """Copy a vocoder that is on this machine only into a model's folder, as `vocoder/`, so that it is published too."""
+    place = local_model(source) if source is not None else None
+    if place is None or place.resolve() == (folder / FOLDER).resolve():
+        return
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if (place / name).is_file():
+            shutil.copy(place / name, folder / FOLDER / name)
+
+
+def kept(folder: Path) -> str | None:
+    """The vocoder that `keep` put into a model's folder; None if there is none."""
+    return str(folder / FOLDER) if (folder / FOLDER / "config.json").is_file() else None
 
 
 def check_equal(source: str, own: MelSettings, wanted: MelSettings) -> None:

@@ -73,6 +73,7 @@ class TextToSpeech(Task):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.speakers: list[str] = []  # the voices that the model knows
+        self.vocoder: str | None = self.options.vocoder
         self.voiced: tuple[str, Vocoder] | None = None  # on a device
 
     @property
@@ -150,7 +151,7 @@ class TextToSpeech(Task):
         from pipelines.models import vocoders
 
         if self.voiced is None or self.voiced[0] != str(device):
-            self.voiced = str(device), vocoders.vocoder(self.options.vocoder, self._known.mel, device)
+            self.voiced = str(device), vocoders.vocoder(self.vocoder, self._known.mel, device)
         return self.voiced[1]
 
     def layers(self, model: Any) -> "list[nn.Module]":
@@ -234,7 +235,10 @@ class TextToSpeech(Task):
     # ---- the model folder ----
 
     def save(self, model: Any, folder: Path) -> None:
+        from pipelines.models import vocoders
+
         self._known.save(model, folder)
+        vocoders.keep(self.vocoder, folder)
 
     def _read_inputs(self, folder: Path) -> None:
         from pipelines.models import speech_synthesis
@@ -242,8 +246,9 @@ class TextToSpeech(Task):
         self.speakers = speech_synthesis.speakers_of(folder)
 
     def load(self, folder: Path) -> "nn.Module":
-        from pipelines.models import speech_synthesis
+        from pipelines.models import speech_synthesis, vocoders
 
+        self.vocoder = vocoders.kept(folder) or self.options.vocoder
         model, self.family = speech_synthesis.load(folder, self.options)
         self._know()
         ready: nn.Module = model.eval()

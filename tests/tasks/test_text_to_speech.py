@@ -1,5 +1,6 @@
 """Text to speech with SpeechT5: the contract, losses equal to transformers', and waveforms equal to transformers'."""
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,9 +155,10 @@ def test_plain_transformers_makes_the_same_waveforms(made: SimpleNamespace) -> N
         ids = processor(text=request["text"], return_tensors="pt")["input_ids"]
         speech = model.generate_speech(ids, voices[[names.index(request["speaker"])]], vocoder=vocoder).detach().numpy()
         assert len(speech) == 256 * 20 * ids.shape[1], "the model never says that it ends"
-        assert np.array_equal(alone.samples, speech)
-        assert np.allclose(sound.samples, speech, atol=1e-6)
-        assert np.allclose(other.samples, speech, atol=1e-6)
+        assert float(np.abs(speech).max()) > 0.1
+        for samples in (alone.samples, sound.samples, other.samples):
+            assert samples.shape == speech.shape
+            assert np.allclose(samples, speech, atol=1e-4)
         assert alone.rate == 16_000
 
 
@@ -171,8 +173,29 @@ def test_a_recording_is_a_function_of_its_request(made: SimpleNamespace) -> None
         ],
     )
     assert np.array_equal(first.samples, same.samples)
-    assert not np.allclose(first.samples, seed.samples, atol=1e-6)
-    assert not np.allclose(first.samples, voice.samples, atol=1e-6)
+    assert not np.allclose(first.samples, seed.samples, atol=1e-3)
+    assert not np.allclose(first.samples, voice.samples, atol=1e-3)
+
+
+def test_a_vocoder_of_this_machine_goes_with_the_model(made: SimpleNamespace) -> None:
+    """A published model cannot name a folder of the machine that it was trained on."""
+    assert (made.folder / "saved" / "vocoder" / "model.safetensors").is_file()
+    task = TextToSpeech(made.recipe.options.model_copy(update={"vocoder": "gone"}))
+    model = task.load(made.folder / "saved")
+    *_, found = task.infer(model, "low", "ada", 0)
+    *_, own = made.task.infer(made.model, "low", "ada", 0)
+    assert close(found, own)
+
+
+def test_a_vocoder_must_read_the_models_spectrograms(made: SimpleNamespace, tmp_path: Path) -> None:
+    other = tiny_speech.hifi_gan(tmp_path / "hifi_gan", sampling_rate=22_050)
+    task = TextToSpeech(made.recipe.options.model_copy(update={"vocoder": str(other)}))
+    with pytest.raises(ModelError, match="sampling_rate=22050, and the model makes them with sampling_rate=16000"):
+        build(made.recipe, task, resolve(made.recipe.model), made.splits)
+    huge = Path(tmp_path / "hifi_gan" / "config.json")
+    huge.write_text(json.dumps({**json.loads(huge.read_text()), "upsample_initial_channel": 2**40}))
+    with pytest.raises(ModelError, match="upsample_initial_channel must hold"):
+        build(made.recipe, task, resolve(made.recipe.model), made.splits)
 
 
 def test_a_long_text_is_spoken_in_pieces(made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +204,7 @@ def test_a_long_text_is_spoken_in_pieces(made: SimpleNamespace, monkeypatch: pyt
     monkeypatch.setattr(spoken_pieces.pieces, "__defaults__", (10,))
     text = "low mid. high low. mid"
     found = list(made.task.infer(made.model, text, "ada", 5))
-    assert [len(a.samples) < len(b.samples) for a, b in zip(found, found[1:], strict=False)] == [True, True]
+    assert [len(a.samples) < len(b.samples) for a, b in itertools.pairwise(found)] == [True, True]
     (together,) = made.task.generation.generate(made.model, [{"text": text, "speaker": "ada", "seed": 5}])
     assert close(together, found[-1])
 
@@ -296,7 +319,8 @@ def test_rows_that_cannot_be_learned_are_counted(made: SimpleNamespace, tmp_path
     rows[0]["text"] = "low " * 14  # in one second
     rows[1]["speaker"] = None
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    (folder / "validation.jsonl").write_text(json.dumps({**rows[3], "speaker": "zoe"}) + "\n")
+    other = json.loads((folder / "validation.jsonl").read_text().splitlines()[0])
+    (folder / "validation.jsonl").write_text(json.dumps({**other, "speaker": "zoe"}) + "\n")
     recipe = made.recipe.model_copy(update={"data": made.recipe.data.model_copy(update={"id": str(folder)})})
     task = TextToSpeech(recipe.options)
     splits = load_splits(recipe.data, task.data)
@@ -311,12 +335,13 @@ def test_silence_is_cut_and_loudness_levelled(made: SimpleNamespace, tmp_path: P
     """A quiet recording between silences gives the spectrogram of a loud one alone."""
     samples = tiny_audio.spoken("low mid", 0)
     still = (1e-6 * np.random.default_rng(0).standard_normal(8000)).astype(np.float32)
-    tiny_audio.write(tmp_path / "a.wav", 0.1 * np.concatenate([still, samples, still]))
-    tiny_audio.write(tmp_path / "b.wav", samples)
-    rows = [{"audio": name, "text": "low mid", "speaker": "ada"} for name in ("a.wav", "b.wav")]
     for name in ("train", "validation", "test"):
+        tiny_audio.write(tmp_path / f"{name}_a.wav", 0.1 * np.concatenate([still, samples, still]))
+        tiny_audio.write(tmp_path / f"{name}_b.wav", samples)
+        rows = [{"audio": f"{name}_{one}.wav", "text": "low mid", "speaker": "ada"} for one in "ab"]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     data = made.recipe.data.model_copy(update={"id": str(tmp_path)})
     quiet, loud = (made.task.encode(load_splits(data, made.task.data).train)[number]["mel"] for number in (0, 1))
-    assert abs(len(quiet) - len(loud)) <= 4
+    whole = made.task.encode(load_splits(data, made.task.data).train).most[0]
+    assert abs(len(quiet) - len(loud)) <= 8 < 40 < whole - len(loud)
     assert float(quiet.max()) == pytest.approx(float(loud.max()), abs=0.1)
