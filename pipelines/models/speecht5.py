@@ -29,7 +29,6 @@ from transformers import SpeechT5ForTextToSpeech
 
 from pipelines.data.audio.mel import SPEECHT5
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.spec import Setting
 from pipelines.models import speech_synthesis
 from pipelines.models.batch_norm import Fixed
 from pipelines.models.layers import Layers
@@ -184,7 +183,7 @@ class SpeechT5:
     """How SpeechT5 takes texts, and what it gives: a Family of pipelines.models.speech_synthesis."""
 
     library = "transformers"
-    settings: Mapping[str, Setting] = {}
+    settings: Mapping[str, Any] = {}  # it has none
     defaults: Mapping[str, float] = {}
 
     def __init__(self, config: Any, tokenizer: Any, speakers: list[str]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pipelines.metrics.statistics import Statistics
     from pipelines.models.speech_synthesis import Family
     from pipelines.models.vocoders import Vocoder
+    from pipelines.reporting.mistakes import MistakeSpec
 
 MOST_CHARACTERS = 5000  # of one request; about six minutes of speech
 PAUSE = 0.2  # seconds between the pieces of a long text
@@ -231,6 +232,12 @@ class TextToSpeech(Task):
         if rows is None or "speaker" not in rows.column_names or len(self.speakers) < 2:
             return {}
         return {"by speaker": mean_loss.table(records, dict(zip(rows["id"], rows["speaker"], strict=True)), "speaker")}
+
+    @property
+    def mistakes(self) -> "MistakeSpec":
+        from pipelines.reporting.mistakes import hardest_recordings
+
+        return hardest_recordings()
 
     # ---- the model folder ----
 

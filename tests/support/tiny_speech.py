@@ -88,11 +88,62 @@ def speech(folder: Path, n: int = 12, speakers: int = 2) -> Path:
     return folder
 
 
+def ljspeech(folder: Path, n: int = 24) -> Path:
+    """LJSpeech's own layout."""
+    texts = tiny_audio.sentences(n, 0, 3)
+    for number, text in enumerate(texts):
+        tiny_audio.write(folder / "wavs" / f"LJ001-{number:04}.wav", tiny_audio.spoken(text, number), 22_050)
+    lines = [f"LJ001-{number:04}|{text}|{text}" for number, text in enumerate(texts)]
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def vctk(folder: Path, n: int = 12) -> Path:
+    """VCTK's own layout: two speakers with `n` texts each."""
+    for place, speaker in enumerate(("p225", "p226")):
+        for number, text in enumerate(tiny_audio.sentences(n, place, 3)):
+            name = f"{speaker}_{number + 1:03}"
+            path = folder / "wav48_silence_trimmed" / speaker / f"{name}_mic1.flac"
+            tiny_audio.write(path, tiny_audio.spoken(text, 100 * place + number))
+            (folder / "txt" / speaker).mkdir(parents=True, exist_ok=True)
+            (folder / "txt" / speaker / f"{name}.txt").write_text(text + "\n")
+    return folder
+
+
+def libritts(folder: Path, n: int = 12) -> Path:
+    """A part of LibriTTS in its own layout: two speakers with `n` texts each."""
+    for place, speaker in enumerate(("103", "911")):
+        for number, text in enumerate(tiny_audio.sentences(n, place, 3)):
+            path = folder / speaker / "1241" / f"{speaker}_1241_{number:06}_000000.wav"
+            tiny_audio.write(path, tiny_audio.spoken(text, 100 * place + number), 24_000)
+            for kind in ("normalized", "original"):
+                path.with_suffix(f".{kind}.txt").write_text(text + "\n")
+    return folder
+
+
+def voxpopuli(folder: Path, n: int = 24) -> Path:
+    """The Dutch part of VoxPopuli as the hub has it: a parquet file with the bytes of recordings."""
+    from datasets import Dataset
+
+    speech(folder / "made", n)
+    rows = [json.loads(line) for line in (folder / "made" / "train.jsonl").read_text().splitlines()]
+    sounds = [{"path": None, "bytes": (folder / "made" / row["audio"]).read_bytes()} for row in rows]
+    columns = {"audio": sounds, "normalized_text": [row["text"] for row in rows]}
+    table = Dataset.from_dict({**columns, "speaker_id": [row["speaker"] for row in rows]})
+    (folder / "repo" / "nl").mkdir(parents=True)
+    table.to_parquet(folder / "repo" / "nl" / "train.parquet")
+    files = "configs:\n- config_name: nl\n  data_files:\n  - split: train\n    path: nl/train.parquet\n"
+    (folder / "repo" / "README.md").write_text(f"---\n{files}---\n")
+    return folder / "repo"
+
+
 def served(recipe: Any, hub: Any, folder: Path) -> Any:
     """The data of a shipped recipe in its own layout, tiny."""
     from tests.tasks.contract import Served
 
     few = ("options.samples=2", "options.grid=0")
-    if recipe.data.format is None and not str(recipe.data.id).startswith("facebook/"):
-        return Served(str(speech(folder / "data")), changes=few)
-    return None
+    if str(recipe.data.id).startswith("facebook/"):
+        hub.add_dataset(recipe.data.id, voxpopuli(folder / "data"))
+        return Served(None, changes=few)
+    lay = {"ljspeech": ljspeech, "vctk": vctk, "libritts": libritts, None: speech}[recipe.data.format]
+    return Served(str(lay(folder / "data" / "train-clean-100")), changes=few)

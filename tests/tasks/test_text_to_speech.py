@@ -30,7 +30,7 @@ def tiny_recipe(folder: Path, **options: Any) -> dict[str, Any]:
         "task": "text-to-speech",
         "model": {"id": str(tiny_speech.speecht5(folder / "speecht5"))},
         "data": {"id": str(tiny_speech.speech(folder / "speech")), "workers": 0},
-        "options": {"samples": 4, "grid": 2, **options},
+        "options": {"samples": 2, "grid": 1, **options},
         "train": {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "precision": "fp32"},
         "hub": {"examples": 2},
     }
