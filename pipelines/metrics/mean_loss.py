@@ -4,6 +4,7 @@ A record: {"id", "parts": {name: [sum, count]}}.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,3 +36,24 @@ def summarize(statistics: Statistics, weights: np.ndarray, names: Sequence[str])
             for name in names
         }
     )
+
+
+def names(statistics: Statistics) -> list[str]:
+    """The parts that `statistics` has columns of."""
+    return [name.removesuffix("_sum") for name in statistics if name.endswith("_sum")]
+
+
+def table(records: Sequence[Record], groups: Mapping[str, Any], column: str) -> list[dict[str, Any]]:
+    """The first part for each group of rows, a row of the table each: {column, part, n}. `groups` is id -> group."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    name = next(iter(records[0]["parts"])) if records else "loss"
+    for record in records:
+        found.setdefault(str(groups[record["id"]]), []).append(record["parts"][name])
+    return [
+        {
+            column: group,
+            name: sum(part for part, _ in own) / max(sum(count for _, count in own), 1e-12),
+            "n": len(own),
+        }
+        for group, own in sorted(found.items())
+    ]

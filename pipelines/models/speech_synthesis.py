@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipelines.errors import ModelError
 from pipelines.models import folders
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from pipelines.generation.spec import Setting
 
 Batch = dict[str, Any]
+
+# The names of the loss and of its parts in every family, for what compares runs without their models.
+PARTS = dict.fromkeys(("loss", "spectrogram", "stop", "attention"), "min")
+MOST_SPEAKERS = 100_000
 
 
 class Family(Protocol):
@@ -72,12 +77,23 @@ class Family(Protocol):
         """Write config.json, model.safetensors and what is needed to read texts and speakers."""
 
 
-def build(source: Any, texts: Sequence[str], speakers: Sequence[str], options: Any) -> "tuple[nn.Module, Family]":
+def build(
+    source: Any, texts: Sequence[str], speakers: Sequence[str], options: Any, vectors: "np.ndarray | None" = None
+) -> "tuple[nn.Module, Family]":
     """A model of `source` (pipelines.models.source.Weights) for these speakers; from random weights also for the
-    characters of these texts. Raises ModelError.
+    characters of these texts. `vectors` [speakers, size] describe the voices, if a speaker model was named.
+
+    Raises ModelError.
     """
     kind = folders.kind_of(source.folder, source.config, "model of text to speech")
-    found: tuple[nn.Module, Family] = _module(kind).build(source, list(texts), list(speakers), options)
+    given: dict[str, Any] = {}
+    if kind == "flow_speech":
+        for name in ("speaker_embeddings", "freeze_batch_norm"):
+            if getattr(options, name) is not None:
+                raise ModelError(f"options.{name}: this is for SpeechT5, and the model is {kind}: leave it out")
+    elif vectors is not None:
+        given["vectors"] = vectors
+    found: tuple[nn.Module, Family] = _module(kind).build(source, list(texts), list(speakers), options, **given)
     return found
 
 
@@ -86,6 +102,16 @@ def load(folder: Path, options: Any) -> "tuple[nn.Module, Family]":
     kind = folders.kind_of(folder, None, "model of text to speech")
     found: tuple[nn.Module, Family] = _module(kind).load(folder, options)
     return found
+
+
+def speakers_of(folder: Path) -> list[str]:
+    """The speakers that config.json of a model folder lists under `speakers`. Raises ModelError."""
+    found = folders.stated(folder, None).get("speakers", [])
+    if not isinstance(found, list) or len(found) > MOST_SPEAKERS or not all(isinstance(one, str) for one in found):
+        raise ModelError(f"{folder / 'config.json'}: speakers must be a list of names")
+    if len(set(found)) < len(found):
+        raise ModelError(f"{folder / 'config.json'}: speakers: a name is in the list twice")
+    return list(found)
 
 
 def _module(kind: str) -> Any:

@@ -26,10 +26,13 @@ from pipelines.utils.files import read_json, write_json
 
 TEXT = {".md", ".json", ".jsonl", ".yaml", ".yml", ".txt", ".csv", ".jinja"}
 CONFIGS = {"config.json", "adapter_config.json", "model_index.json"}
+VOCODER = "vocoder"  # a folder of a model that speaks: what makes recordings of its spectrograms
 EXPORTED = "exported.json"  # a file in the run folder with the names of what the export wrote into model/
 CARD = ("README.md", "recipe.yaml", "results.json")  # written there by the card step, in addition to figures/
 # How the libraries name the files of a model and of its preprocessing.
-WEIGHTS = re.compile(r"(model|adapter_model|diffusion_pytorch_model|pytorch_lora_weights)\.safetensors(\.index\.json)?")
+WEIGHTS = re.compile(
+    r"(model|adapter_model|diffusion_pytorch_model|pytorch_lora_weights|speaker_embeddings)\.safetensors(\.index\.json)?"
+)
 SHARD = re.compile(r"(model|diffusion_pytorch_model)-\d{5}-of-\d{5}\.safetensors")
 READS = re.compile(
     r"(config|generation_config|adapter_config|model_index|id2label|(pre|video_pre)?processor_config|image_processor|scheduler_config|"
@@ -113,7 +116,7 @@ def _named_as_an_export(model: Path) -> set[str]:
     index = _json(model / "model_index.json") or {}
     parts = [name for name, value in index.items() if isinstance(value, list) and re.fullmatch(r"\w+", name)]
     found = set()
-    for folder in ("", *parts):
+    for folder in ("", *parts, *([VOCODER] if (model / VOCODER).is_dir() else [])):
         names = _listed(model / folder)
         weights = [name for name in names if WEIGHTS.fullmatch(name)]
         indexes = [_json(model / folder / name) or {} for name in weights if name.endswith(".index.json")]

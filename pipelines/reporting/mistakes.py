@@ -386,6 +386,28 @@ def hardest_images() -> MistakeSpec:
     )
 
 
+def hardest_recordings() -> MistakeSpec:
+    """Of sound that is generated, where no answer is right or wrong: the recordings with the highest loss."""
+
+    def loss(record: "Record") -> float:
+        part, count = next(iter(record["parts"].values()))
+        return float(part) / max(float(count), 1e-12)
+
+    def show(record: "Record", row: Row, model: Any) -> Mistake:
+        facts = {"Loss": number(loss(record))}
+        facts |= {name.capitalize(): str(row[name]) for name in ("label", "speaker") if row.get(name) is not None}
+        texts = {"": [Piece(row["text"])]} if row.get("text") else {}
+        return audible(Mistake(facts=facts, texts=texts), row["audio"])
+
+    return MistakeSpec(
+        rank=lambda record: loss(record) or None,
+        show=show,
+        order="The test recordings with the highest loss come first: they are least like what the model learned.",
+        title="Hardest recordings",
+        graded=False,
+    )
+
+
 def spans(text: str, marks: Sequence[tuple[int, int, str, float]]) -> list[Piece]:
     """A text in parts, with marks (start, end, mark, weight). Where marks overlap, true and predicted become both."""
     edges = sorted({0, len(text), *(edge for start, end, *_ in marks for edge in (start, end))})

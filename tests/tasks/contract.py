@@ -487,11 +487,13 @@ def same_value(a: Any, b: Any) -> bool:
 
 
 def close(a: Any, b: Any, rel: float = 1e-5) -> bool:
-    """Check that two answers are equal: numbers to 1e-5 relative, everything else exactly."""
+    """Check that two answers are equal: numbers to 1e-5 relative (of sound: of full scale), everything else exactly."""
     if isinstance(a, Mapping):
         return set(a) == set(b) and all(close(a[k], b[k], rel) for k in a)
-    if isinstance(a, list):
+    if isinstance(a, list | tuple):
         return len(a) == len(b) and all(close(x, y, rel) for x, y in zip(a, b, strict=True))
+    if isinstance(a, np.ndarray):
+        return a.shape == b.shape and bool(np.allclose(a, b, rtol=rel, atol=1e-5))
     if isinstance(a, float):
         return bool(np.isclose(a, b, rtol=rel, atol=1e-6 if rel > 1e-5 else 1e-7))
     return bool(a == b)

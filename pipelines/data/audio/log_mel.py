@@ -3,13 +3,13 @@
 import logging
 import math
 from collections.abc import Callable
-from mmap import mmap
 from typing import Any
 
 import numpy as np
 
 from pipelines.data.audio.recordings import OfRecordings, Recordings
 from pipelines.data.encoding import Lengths
+from pipelines.utils.shared_arrays import shared
 
 log = logging.getLogger("graft")
 
@@ -69,8 +69,8 @@ class LogMels(OfRecordings):
         most = [min(math.ceil(100 * seconds) + SPARE, HOP * positions) + 1 for seconds in recordings.seconds]
         self.ends = np.cumsum([extractor.feature_size * columns for columns in most])
         fit = 0 if raw else int((4 * self.ends <= room).sum())
-        self.kept = _shared(int(self.ends[fit - 1]) if fit else 0, np.float32)
-        self.known = _shared(fit, np.int32)  # number of columns kept of each recording; 0: not computed yet
+        self.kept = shared(int(self.ends[fit - 1]) if fit else 0, np.float32)
+        self.known = shared(fit, np.int32)  # number of columns kept of each recording; 0: not computed yet
 
     def __getstate__(self) -> dict[str, Any]:
         """State for workers that are not forked: they start without the computed features."""
@@ -102,11 +102,6 @@ class LogMels(OfRecordings):
         features[:, found.shape[1] - 1 :] = found[:, -1:]
         fields = {"seconds": self.recordings.seconds[index], **self.recordings.fields[index]}
         return {"id": self.ids[index], "row": index, **fields, "input_features": features}
-
-
-def _shared(size: int, kind: Any) -> np.ndarray:
-    """An array of zeros in memory that this process shares with forked ones."""
-    return np.frombuffer(mmap(-1, max(size, 1) * np.dtype(kind).itemsize), kind)[:size]
 
 
 def log_mel(samples: np.ndarray, extractor: Any) -> np.ndarray:
