@@ -29,7 +29,7 @@ from pipelines.models.flow_network import FlowSpeech
 from pipelines.utils.formatting import short
 
 KIND = "flow_speech"
-STRATA = 8  # times at which a held-out row is scored
+STRATA = 4  # times at which a held-out row is scored
 MOST_CHARACTERS = 1000  # of one text; a longer one is spoken in sentences
 MOST_WEIGHTS = 10**8  # the default has 1.6 million
 MOST_SYMBOLS, MOST_SPEAKERS, MOST_NAME = 10_000, 10_000, 200
