@@ -30,7 +30,7 @@ def align(scores: Tensor, tokens: Tensor, frames: Tensor) -> Tensor:
     """Monotonic alignment search: the durations [n, most tokens], in frames, whose sum of scores is the largest.
 
     `scores` [n, most tokens, most frames] says how well a token fits a frame; `tokens` and `frames` [n] are lengths.
-    Every token has at least one frame, so there must be at least as many frames as tokens.
+    Every token has at least one frame. Where a row has fewer frames than tokens, some tokens have none.
     """
     rows, most, length = scores.shape
     best = scores.new_full((rows, most), -math.inf)
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         return velocity
 
 
-class FlowSpeech(nn.Module, PyTorchModelHubMixin):
+class FlowSpeechForTextToSpeech(nn.Module, PyTorchModelHubMixin):
     """Token ids -> log-mel spectrograms. Token 0 stands between characters, token n for the n-th of `symbols`."""
 
     def __init__(

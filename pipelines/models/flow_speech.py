@@ -25,7 +25,7 @@ from pipelines.data.audio.mel import MelSettings
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.spec import Setting
 from pipelines.models import folders
-from pipelines.models.flow_network import FlowSpeech
+from pipelines.models.flow_network import FlowSpeechForTextToSpeech
 from pipelines.utils.formatting import short
 
 KIND = "flow_speech"
@@ -181,7 +181,7 @@ class Family:
 
     def save(self, model: nn.Module, folder: Path) -> None:
         network: Any = model
-        config = {**self.config, "model_type": KIND, "architectures": [FlowSpeech.__name__]}
+        config = {**self.config, "model_type": KIND, "architectures": [FlowSpeechForTextToSpeech.__name__]}
         network.save_pretrained(folder, config=config)
 
 
@@ -237,18 +237,18 @@ def _new_symbols(texts: Sequence[str], config: Mapping[str, Any]) -> str:
     return "".join(sorted(found - set(config["symbols"])))
 
 
-def _network(config: Mapping[str, Any], where: str) -> FlowSpeech:
+def _network(config: Mapping[str, Any], where: str) -> FlowSpeechForTextToSpeech:
     """Random weights. Raises ModelError for a network that is too large for its task."""
     with torch.device("meta"):  # a configuration may ask for more than the memory holds
-        weights = sum(parameter.numel() for parameter in FlowSpeech(**config).parameters())
+        weights = sum(parameter.numel() for parameter in FlowSpeechForTextToSpeech(**config).parameters())
     if weights > MOST_WEIGHTS:
         raise ModelError(
             f"{where}: this model has {weights:,} weights, and {MOST_WEIGHTS:,} are allowed: choose smaller sizes"
         )
-    return FlowSpeech(**config)
+    return FlowSpeechForTextToSpeech(**config)
 
 
-def _filled(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> FlowSpeech:
+def _filled(config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> FlowSpeechForTextToSpeech:
     model = _network(config, f"{name}: config.json")
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
     wrong = [key for key, shape in shapes.items() if key not in tensors or tensors[key].shape != shape]
@@ -269,7 +269,9 @@ def _checked(given: Mapping[str, Any], where: str, own: bool = False) -> dict[st
     """The arguments of the network of a configuration, complete. One's `own`, of a recipe, has nothing that comes from
     the data. Raises ModelError.
     """
-    usual = {name: one.default for name, one in inspect.signature(FlowSpeech.__init__).parameters.items()}
+    usual = {
+        name: one.default for name, one in inspect.signature(FlowSpeechForTextToSpeech.__init__).parameters.items()
+    }
     del usual["self"]
     usual |= {"symbols": "", "speakers": [], "mel": MelSettings().plain()}
     known = (*usual, "model_type", "architectures")
