@@ -1,5 +1,6 @@
 """The small text-to-speech model: its alignment, its padding, its noise, its speakers, and its folders."""
 
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.data.audio.mel import griffin_lim
 from pipelines.errors import DataError, ModelError
 from pipelines.models import flow_speech, speech_synthesis
+from pipelines.models.classic_kinds import code
 from pipelines.models.flow_network import MOST_FRAMES, SPREAD, FlowSpeechForTextToSpeech, align, repeated
-from pipelines.models.source import Weights
+from pipelines.models.source import Weights, library
 
 SMALL = {
     "hidden_size": 16,
@@ -272,6 +275,25 @@ def test_a_saved_model_makes_the_same_sound(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.speak(again, [request])[0], family.speak(model, [request])[0])
     alone = FlowSpeechForTextToSpeech.from_pretrained(tmp_path)
     np.testing.assert_array_equal(alone.speak(request["tokens"], 1, 3).numpy(), family.speak(model, [request])[0])
+
+
+def test_the_code_of_a_card_stands_alone(tmp_path: Path) -> None:
+    """The code of the network and of Griffin-Lim, with nothing of Graft, makes the sound that Graft makes."""
+    model, family = made()
+    family.save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert library(config) == family.library
+    quoted = code(config)
+    assert quoted is not None
+    assert "pipelines" not in quoted
+    names: dict[str, Any] = {"MelSettings": object, "functools": functools, "np": np, "__name__": "card"}
+    exec(quoted, names)
+    network = names["FlowSpeechForTextToSpeech"].from_pretrained(tmp_path)
+    tokens = family.tokens("two")
+    mel = network.speak(tokens, 1, 3).numpy()
+    np.testing.assert_array_equal(mel, family.speak(model, [{"tokens": tokens, "speaker": 1, "seed": 3}])[0])
+    own = griffin_lim(mel, family.mel, seed=3)
+    np.testing.assert_array_equal(names["griffin_lim"](mel, family.mel, seed=3), own)
 
 
 def test_training_goes_on_with_other_speakers_and_characters(tmp_path: Path) -> None:
