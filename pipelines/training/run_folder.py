@@ -316,6 +316,9 @@ def _written(path: Path) -> dict[str, Any]:
     return renamed.options(old, exists=True)[0]
 
 
+PACKAGED = ("inception", "resemblyzer")  # models that a package brings: no folder, whatever is called so here
+
+
 def absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths for local sources, so that the run can be repeated from any folder."""
     changes: dict[str, Any] = {}
@@ -324,7 +327,7 @@ def absolute_paths(recipe: Recipe) -> Recipe:
         if source.id is not None and Path(source.id).expanduser().exists():
             changes[section] = source.model_copy(update={"id": str(Path(source.id).expanduser().resolve())})
     named = {key: getattr(recipe.options, key, None) for key in _options_of(recipe).models}
-    folders = {key: Path(value).expanduser() for key, value in named.items() if value not in (None, "inception")}
+    folders = {key: Path(value).expanduser() for key, value in named.items() if value not in (None, *PACKAGED)}
     found = {key: str(folder.resolve()) for key, folder in folders.items() if folder.is_dir()}
     if found:
         changes["options"] = recipe.options.model_copy(update=found)
