@@ -19,24 +19,33 @@ KINDS: dict[str, tuple[str, ...]] = {  # model_type -> modules of pipelines.mode
     "transformer": SEQUENCES,
 }
 
+ALONE = {"wavenet": "wavenet_network"}  # networks that are no classics: the module of each uses nothing of Graft
+SPECTRUM = ("log_mel",)  # of pipelines.data.audio.mel, for a network that reads log-mel spectrograms
+
 LAYERWISE = ("autoencoder",)  # kinds whose layers can be pretrained one after the other, without labels
 
 
 def code(config: Mapping[str, Any]) -> str | None:
-    """The source of the network of this config.json, with all that it uses of its module; None if it is no classic."""
+    """The source of the network of this config.json, with all that it uses of its module; None if a library has it."""
     kind, names = config.get("model_type"), config.get("architectures") or []
+    if kind in ALONE:
+        text = resources.files("pipelines.models").joinpath(f"{ALONE[str(kind)]}.py").read_text(encoding="utf-8")
+        own = "\n".join(text.splitlines()[ast.parse(text).body[0].end_lineno :]).strip()
+        settings = {"mel.MelSettings"}
+        spectrum = _quoted("mel", [*SPECTRUM], settings, "pipelines.data.audio") if config.get("mel") else []
+        return "\n\n\n".join([own, *spectrum])
     if not isinstance(kind, str) or kind not in KINDS or not names:
         return None
     found = (_quoted(module, [str(names[0])], set()) for module in KINDS[kind])
     return next(("\n\n\n".join(parts) for parts in found if parts), None)
 
 
-def _quoted(module: str, wanted: list[str], done: set[str]) -> list[str]:
+def _quoted(module: str, wanted: list[str], done: set[str], package: str = "pipelines.models") -> list[str]:
     """What a module defines under these names, with all that it uses of this module and of other classics' modules.
 
     `done` are the names that need not be quoted again.
     """
-    text = resources.files("pipelines.models").joinpath(f"{module}.py").read_text(encoding="utf-8")
+    text = resources.files(package).joinpath(f"{module}.py").read_text(encoding="utf-8")
     lines, body = text.splitlines(), ast.parse(text).body
     defined = {
         name: node
@@ -55,7 +64,7 @@ def _quoted(module: str, wanted: list[str], done: set[str]) -> list[str]:
     elsewhere: dict[str, list[str]] = {}
     for name in wanted:  # grows while it is read
         for one in [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]:
-            if one in defined and one not in wanted:
+            if one in defined and one not in wanted and f"{module}.{one}" not in done:
                 wanted.append(one)
             elif one in imported and one not in elsewhere.setdefault(imported[one], []):
                 elsewhere[imported[one]].append(one)

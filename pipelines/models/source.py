@@ -14,6 +14,7 @@ from pipelines.config import encoders
 from pipelines.config.recipe import ModelSection
 from pipelines.errors import ModelError
 from pipelines.hub import places
+from pipelines.models.classic_kinds import ALONE
 from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.models.pretrained import LORA
 from pipelines.utils.files import did_you_mean, problem
@@ -149,7 +150,7 @@ KINDS = ("_class_name", "architecture", "model_type", "_model_class")
 def library(config: Mapping[str, Any]) -> str | None:
     """The hub's library_name of a model folder with this config.json, if it is not the usual one of its task."""
     kind = config.get("model_type")
-    if kind == "video_features" or kind in CLASSICS:
+    if kind == "video_features" or kind in CLASSICS or kind in ALONE:
         return "pytorch"
     return SMP if "_model_class" in config else str(kind) if kind in LIBRARIES else None
 

@@ -488,6 +488,10 @@ def same_value(a: Any, b: Any) -> bool:
 
 def close(a: Any, b: Any, rel: float = 1e-5) -> bool:
     """Check that two answers are equal: numbers to 1e-5 relative, everything else exactly."""
+    if isinstance(a, np.ndarray):
+        return a.shape == b.shape and bool(np.allclose(a, b, rtol=rel, atol=1e-6))
+    if isinstance(a, tuple):
+        return type(a) is type(b) and close([*a], [*b], rel)
     if isinstance(a, Mapping):
         return set(a) == set(b) and all(close(a[k], b[k], rel) for k in a)
     if isinstance(a, list):
