@@ -20,8 +20,9 @@ KINDS: dict[str, tuple[str, ...]] = {  # model_type -> modules of pipelines.mode
 }
 
 # networks that are no classics: the module of each uses nothing of Graft
-ALONE = {"flow_speech": "flow_network"}
-SPECTRUM = {"flow_speech": "griffin_lim"}  # what a network of log-mel spectrograms needs of pipelines.data.audio.mel
+ALONE = {"flow_speech": "flow_network", "wavenet": "wavenet_network"}
+# what a network of log-mel spectrograms needs of pipelines.data.audio.mel
+SPECTRUM = {"flow_speech": "griffin_lim", "wavenet": "log_mel"}
 
 LAYERWISE = ("autoencoder",)  # kinds whose layers can be pretrained one after the other, without labels
 
