@@ -31,7 +31,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         yield from voice.make(loaded, voice.asked(task, values))
 
     whose = f" of {parts.listed(names)}" if names else ""
-    return voice.page(
+    blocks: gr.Blocks = voice.page(
         loaded,
         f"Makes sound{whose}, one sample after the other, each from those before it. {parts.origin(loaded.results)}",
         fields,
@@ -40,6 +40,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         hint="The sound appears here. It is made one sample after the other, which takes a while.",
         examples=lambda found: None,
     )
+    return blocks
 
 
 def _again(loaded: "Loaded", task: "AudioGenerationWavenet") -> gr.Blocks:
@@ -62,7 +63,7 @@ def _again(loaded: "Loaded", task: "AudioGenerationWavenet") -> gr.Blocks:
     def examples(found: dict[str, Any]) -> None:
         parts.labelled_examples(loaded, "audio", found["audio"])
 
-    return voice.page(
+    blocks: gr.Blocks = voice.page(
         loaded,
         f"Makes the sound of a recording again, from its spectrogram alone. {parts.origin(loaded.results)}",
         fields,
@@ -72,3 +73,4 @@ def _again(loaded: "Loaded", task: "AudioGenerationWavenet") -> gr.Blocks:
         examples=examples,
         label="Made again",
     )
+    return blocks

@@ -25,7 +25,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
     def speak(values: Mapping[str, Any]) -> Iterator[voice.Shown]:
         yield from voice.make(loaded, voice.asked(task, values))
 
-    return voice.page(
+    blocks: gr.Blocks = voice.page(
         loaded,
         describe(task.speakers, loaded.results),
         fields,
@@ -34,6 +34,7 @@ def build(loaded: "Loaded") -> gr.Blocks:
         hint="The recording appears here as it is spoken, sentence by sentence.",
         examples=lambda found: voice.text_examples(loaded, found),
     )
+    return blocks
 
 
 def describe(speakers: list[str], results: dict[str, Any] | None) -> str:

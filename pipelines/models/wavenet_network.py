@@ -128,7 +128,8 @@ class WaveNet(nn.Module, PyTorchModelHubMixin):
         """The condition of each frame [batch, frames + 1, condition_size]; of a whole recording there is one."""
         assert self.frames is not None
         if self.mel is None:
-            return self.frames(condition)[:, None]  # type: ignore[no-any-return]
+            whole: Tensor = self.frames(condition)
+            return whole[:, None]
         lowest = math.log(self.mel["floor"]) if self.mel["log"] == "ln" else math.log10(self.mel["floor"])
         around = (1 - condition / (0.5 * lowest)).unfold(1, 2 * AROUND + 1, 1)  # [batch, frames, bins, 5]
         return torch.tanh(self.frames(around.flatten(2)))
@@ -140,7 +141,8 @@ class WaveNet(nn.Module, PyTorchModelHubMixin):
         hop = self.mel["hop_length"]
         share = torch.arange(hop, device=conditions.device, dtype=conditions.dtype)[:, None] / hop
         here, step = conditions[:, :-1, None], (conditions[:, 1:] - conditions[:, :-1])[:, :, None]
-        return (here + share * step).flatten(1, 2)[:, :samples]
+        between: Tensor = here + share * step
+        return between.flatten(1, 2)[:, :samples]
 
 
 class Sampler:
@@ -278,7 +280,8 @@ class Sampler:
     def _code(self, outputs: np.ndarray, numbers: np.ndarray, temperature: float) -> np.ndarray:
         """Codes [recordings] from logits [recordings, 256]."""
         if temperature == 0:
-            return outputs.argmax(1)
+            likeliest: np.ndarray = outputs.argmax(1)
+            return likeliest
         return _choice(outputs, numbers[:, 0], temperature)
 
     def _sample(self, outputs: np.ndarray, numbers: np.ndarray, temperature: float) -> np.ndarray:
@@ -298,7 +301,8 @@ def _choice(logits: np.ndarray, numbers: np.ndarray, temperature: float) -> np.n
     parts = np.exp((logits - logits.max(1, keepdims=True)) / temperature)
     sums = np.cumsum(parts, 1, dtype=np.float64)
     found: np.ndarray = (sums < (numbers * sums[:, -1])[:, None]).sum(1)
-    return np.minimum(found, logits.shape[1] - 1)
+    places: np.ndarray = np.minimum(found, logits.shape[1] - 1)
+    return places
 
 
 def condition_of(model: WaveNet, condition: Any) -> np.ndarray | None:
@@ -311,7 +315,7 @@ def condition_of(model: WaveNet, condition: Any) -> np.ndarray | None:
             found = model.conditions(torch.tensor([int(condition)], device=device))
         else:
             found = model.conditions(torch.from_numpy(margins(condition, model.mel))[None].to(device))
-    return found[0].float().cpu().numpy()  # type: ignore[no-any-return]
+    return found[0].float().cpu().numpy()
 
 
 def margins(mels: np.ndarray, mel: dict[str, Any]) -> np.ndarray:
