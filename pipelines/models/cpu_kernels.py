@@ -75,6 +75,10 @@ def install(model: nn.Module, device: torch.device) -> None:
         from pipelines.models.cpu_kernels_segformer import install as install_segformer
 
         install_segformer(model)
+    if "transformers.models.speecht5.modeling_speecht5" in sys.modules:
+        from pipelines.models.cpu_kernels_speecht5 import install as install_speecht5
+
+        install_speecht5(model)
     if any(isinstance(part, nn.Conv3d) for part in model.modules()):
         from pipelines.models.cpu_kernels_video import install as install_video
 

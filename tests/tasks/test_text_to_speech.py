@@ -136,6 +136,28 @@ def test_batch_norms_that_learn_see_no_padding(made: SimpleNamespace, tmp_path: 
     assert bool(model.speech_decoder_postnet.layers[0].batch_norm.running_mean.any())
 
 
+def test_the_attention_for_a_cpu_is_the_librarys(made: SimpleNamespace) -> None:
+    """With so little dropout that nothing is dropped: one part in 65,536 is the least that is."""
+    from copy import deepcopy
+
+    from pipelines.models import cpu_kernels
+    from pipelines.models.cpu_kernels_speecht5 import Attention
+
+    batch = made.examples[[(0, number) for number in range(4)]].batch
+    fast = deepcopy(made.model).train()
+    cpu_kernels.install(fast, torch.device("cpu"))
+    attentions = [part for part in fast.modules() if isinstance(part, Attention)]
+    assert len(attentions) == 2 + 2 * 2, "of the encoder's layers, and two of each of the decoder's"
+    for part in attentions:
+        part.dropout = 1e-6
+    losses = [made.task.loss(model, batch, made.task.counts(batch), "main", 0) for model in (fast, made.model)]
+    assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-6)
+    for part in attentions:
+        part.dropout = 0.9
+    other = made.task.loss(fast, batch, made.task.counts(batch), "main", 0)
+    assert float(other.detach()) != pytest.approx(float(losses[1].detach()), rel=5e-6)
+
+
 # ---- recordings ----
 
 
