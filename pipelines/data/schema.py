@@ -19,7 +19,7 @@ from pipelines.data.media import MEDIA, file_columns, kinds_of, paths
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from pipelines.generation.spec import Setting
+    from pipelines.utils.settings import Setting
 
 SPLITS = ("train", "validation", "test")
 

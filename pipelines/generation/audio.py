@@ -9,7 +9,8 @@ from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
 from pipelines.data.audio import tags
-from pipelines.generation.spec import GenerationSpec, Request, Setting
+from pipelines.generation.spec import GenerationSpec, Request
+from pipelines.utils.settings import Setting
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from pipelines.config.recipe import Int, Strict
 from pipelines.generation.requests import displayed, save_png
-from pipelines.generation.spec import GenerationSpec, Request, Setting
+from pipelines.generation.spec import GenerationSpec, Request
+from pipelines.utils.settings import Setting
 
 
 class Sampling(Strict):

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from pipelines.data.notes import MOST_LETTERS, parsed
 from pipelines.errors import DataError, RunError
-from pipelines.generation.spec import Setting
 from pipelines.utils.formatting import short
+from pipelines.utils.settings import Setting
 
 MOST = 10_000  # results of one request
 COUNT = Setting(int, 1, MOST)

@@ -14,17 +14,9 @@ if TYPE_CHECKING:
     from pipelines.data.filtering import Skips
     from pipelines.data.schema import Splits
     from pipelines.utils.progress import Progress
+    from pipelines.utils.settings import Setting
 
 Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, including a `seed`
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A number that the user may set; an integer if `kind` is int."""
-
-    kind: type[int] | type[float]
-    least: float
-    most: float
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from pipelines.config.validation_errors import suggest
 from pipelines.data.audio.mel import MelSettings
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.spec import Setting
 from pipelines.models import folders
 from pipelines.models.flow_network import FlowSpeechForTextToSpeech
 from pipelines.utils.formatting import short
+from pipelines.utils.settings import Setting
 
 KIND = "flow_speech"
 STRATA = 4  # times at which a held-out row is scored

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pipelines.data.audio.mel import MelSettings
-    from pipelines.generation.spec import Setting
+    from pipelines.utils.settings import Setting
 
 Batch = dict[str, Any]
 

@@ -24,11 +24,11 @@ from pipelines.data.text.passages import answer_texts
 from pipelines.data.text.prompts import columns, encoded
 from pipelines.data.text.rows import SpecialTokens, readable, titled
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.spec import Setting
 from pipelines.losses.language_modelling import Head, at_targets, nats
 from pipelines.models.classic_kinds import KINDS as CLASSICS
 from pipelines.task import Batch, Example, HubSpec, Record, Task
 from pipelines.utils.sequences import each
+from pipelines.utils.settings import Setting
 
 if TYPE_CHECKING:
     import numpy as np

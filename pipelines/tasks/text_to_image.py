@@ -17,8 +17,9 @@ from pipelines.config.recipe import Float, Int
 from pipelines.data.schema import DataSpec
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.base import Sampling, image_generation
-from pipelines.generation.spec import GenerationSpec, Setting
+from pipelines.generation.spec import GenerationSpec
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task
+from pipelines.utils.settings import Setting
 
 if TYPE_CHECKING:
     import numpy as np

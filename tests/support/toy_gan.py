@@ -26,9 +26,10 @@ from pipelines.config import recipe
 from pipelines.config.recipe import Int, Strict
 from pipelines.data.encoding import Budget, Encoding
 from pipelines.data.schema import DataSpec
-from pipelines.generation.spec import GenerationSpec, Samples, Setting
+from pipelines.generation.spec import GenerationSpec, Samples
 from pipelines.metrics.statistics import Statistics, plain, ratio, total
 from pipelines.task import Augmentation, Batch, Example, HubSpec, Phase, Record, Task
+from pipelines.utils.settings import Setting
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 

@@ -13,7 +13,7 @@ from pipelines.apps import voice
 from pipelines.data.audio.tags import read_settings
 from pipelines.errors import DataError, ModelError
 from pipelines.generation.audio import Sound
-from pipelines.generation.spec import Setting
+from pipelines.utils.settings import Setting
 from tests.support.pages import gradio_page
 
 __all__ = ["gradio_page"]
