@@ -32,13 +32,12 @@ class Attention(SpeechT5Attention):
         position_bias: Tensor | None = None,
         output_attentions: bool = False,
         **others: Any,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Any:
         rate = float(self.dropout or 0.0)
         if not self.training or not 0 < rate < 1 or past_key_values is not None or hidden_states.device.type != "cpu":
-            found: tuple[Tensor, Tensor | None] = super().forward(
+            return super().forward(
                 hidden_states, key_value_states, past_key_values, attention_mask, position_bias, output_attentions
             )
-            return found
         rows, length, _ = hidden_states.shape
         source = hidden_states if key_value_states is None else key_value_states
         query = self._heads(self.q_proj(hidden_states) * self.scaling)

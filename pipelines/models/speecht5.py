@@ -67,8 +67,14 @@ class Speaking(SpeechT5ForTextToSpeech):
 
     voices: Voices
 
-    def forward(self, part: str, **given: Any) -> Any:  # type: ignore[override]
-        return {"learn": self._learn, "encode": self._encode, "step": self._step, "finish": self._finish}[part](**given)
+    def forward(self, part: str, **given: Any) -> Any:
+        parts: dict[str, Any] = {
+            "learn": self._learn,
+            "encode": self._encode,
+            "step": self._step,
+            "finish": self._finish,
+        }
+        return parts[part](**given)
 
     def _encode(self, ids: Tensor, mask: Tensor, speakers: Tensor) -> tuple[Tensor, Tensor]:
         """Texts [rows, tokens] as states [rows, tokens, hidden], and the speakers' vectors of length 1."""
@@ -102,7 +108,8 @@ class Speaking(SpeechT5ForTextToSpeech):
         states, voices = self._encode(ids, mask, speakers)
         seen = f.pad(mels[:, factor - 1 :: factor], (0, 0, 1, 0))[:, :-1]
         guided = config.use_guided_attention_loss
-        found = self.speecht5.decoder.wrapped_decoder(
+        decoder: Any = self.speecht5.decoder
+        found = decoder.wrapped_decoder(
             hidden_states=self._prenet(seen, kept, voices),
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
@@ -134,14 +141,16 @@ class Speaking(SpeechT5ForTextToSpeech):
 
     def _frames(self, states: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frames after and before the postnet [rows, frames, bins], and the logits of the end [rows, frames]."""
-        end, rows = self.speech_decoder_postnet, len(states)
+        end: Any = self.speech_decoder_postnet
+        rows = len(states)
         before = end.feat_out(states).view(rows, -1, self.config.num_mel_bins)
         return self._postnet(before, valid), before, end.prob_out(states).view(rows, -1)
 
     def _postnet(self, before: Tensor, valid: Tensor) -> Tensor:
         inside = valid[:, None].to(before.dtype)
         states = before.transpose(1, 2) * inside
-        for layer in self.speech_decoder_postnet.layers:
+        layers: Any = self.speech_decoder_postnet.layers
+        for layer in layers:
             states = layer.conv(states)
             if layer.batch_norm.training:  # its statistics are those of frames, not of padding
                 normal = layer.batch_norm(states.transpose(1, 2)[valid])
@@ -159,7 +168,8 @@ class Speaking(SpeechT5ForTextToSpeech):
         self, frame: Tensor, kept: Sequence[Tensor], voices: Tensor, states: Tensor, mask: Tensor, start: int, past: Any
     ) -> tuple[Tensor, Tensor, Any]:
         """The next frames [rows, factor, bins], the probability of the end [rows], and keys and values."""
-        found = self.speecht5.decoder.wrapped_decoder(
+        decoder: Any = self.speecht5.decoder
+        found = decoder.wrapped_decoder(
             hidden_states=self._prenet(frame, kept, voices, start),
             encoder_hidden_states=states,
             encoder_attention_mask=mask,
@@ -167,7 +177,8 @@ class Speaking(SpeechT5ForTextToSpeech):
             use_cache=True,
             return_dict=True,
         )
-        end, last = self.speech_decoder_postnet, found.last_hidden_state[:, 0]
+        end: Any = self.speech_decoder_postnet
+        last = found.last_hidden_state[:, 0]
         frames = end.feat_out(last).view(len(last), -1, self.config.num_mel_bins)
         return frames, torch.sigmoid(end.prob_out(last)).sum(-1), found.past_key_values
 
@@ -476,9 +487,20 @@ def _read(folder: Path | None, fields: dict[str, Any] | None, random: bool, text
 
 def _check(folder: Path | None, config: Any) -> None:
     """Raise ModelError for a configuration of sizes that no SpeechT5 has."""
-    sizes = ("hidden_size", "encoder_ffn_dim", "decoder_ffn_dim", "speech_decoder_prenet_units", "num_mel_bins")
+    sizes: tuple[str, ...] = (
+        "hidden_size",
+        "encoder_ffn_dim",
+        "decoder_ffn_dim",
+        "speech_decoder_prenet_units",
+        "num_mel_bins",
+    )
     sizes += ("speaker_embedding_dim", "speech_decoder_postnet_units", "max_text_positions", "max_speech_positions")
-    counts = ("encoder_layers", "decoder_layers", "speech_decoder_prenet_layers", "speech_decoder_postnet_layers")
+    counts: tuple[str, ...] = (
+        "encoder_layers",
+        "decoder_layers",
+        "speech_decoder_prenet_layers",
+        "speech_decoder_postnet_layers",
+    )
     counts += ("encoder_attention_heads", "decoder_attention_heads", "guided_attention_loss_num_heads")
     limits = [*((name, MOST_SIZE) for name in sizes), *((name, MOST_LAYERS) for name in counts)]
     limits += [

@@ -130,7 +130,8 @@ def _hifi_gan(folder: Path, source: str, mel: MelSettings, device: Any) -> Vocod
     own = replace(SPEECHT5, sampling_rate=config.sampling_rate, num_mel_bins=config.model_in_dim, hop_length=hop)
     check_equal(source, own, mel)
     try:
-        found, info = SpeechT5HifiGan.from_pretrained(
+        kind: Any = SpeechT5HifiGan
+        found, info = kind.from_pretrained(
             folder, config=config, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
     except Exception as error:  # a damaged file raises many kinds
