@@ -32,7 +32,7 @@ class Attention(SpeechT5Attention):
         position_bias: Tensor | None = None,
         output_attentions: bool = False,
         **others: Any,
-    ) -> Any:  # states and weights; the library's annotation names a third value, which it does not return
+    ) -> Any:
         rate = float(self.dropout or 0.0)
         if not self.training or not 0 < rate < 1 or past_key_values is not None or hidden_states.device.type != "cpu":
             return super().forward(

@@ -26,12 +26,10 @@ def of_speakers(rows: Any, speakers: Sequence[str], source: str) -> np.ndarray:
     import torch
 
     model, extractor = _loaded(source)
-    own: list[str | None] = (
-        [None if one is None else str(one) for one in values(rows, "speaker")] if speakers else [None] * len(rows)
-    )
+    own = [None if one is None else str(one) for one in values(rows, "speaker")] if speakers else [None] * len(rows)
     found = []
-    wanted: Sequence[str | None] = speakers or [None]
-    for speaker in wanted:
+    asked: list[str | None] = [*speakers] or [None]
+    for speaker in asked:
         places = [place for place, name in enumerate(own) if name == speaker]
         spread = np.linspace(0, len(places) - 1, min(len(places), MOST_RECORDINGS)).round().astype(int)
         vectors, why = [], ""

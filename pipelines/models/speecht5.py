@@ -92,8 +92,7 @@ class Speaking(SpeechT5ForTextToSpeech):
         places: Any = prenet.encode_positions
         states = places.dropout(states + places.alpha * places.pe[:, start : start + states.shape[1]])
         voices = voices[:, None].expand(-1, states.shape[1], -1)
-        joined: Tensor = f.relu(prenet.speaker_embeds_layer(torch.cat([states, voices], -1)))
-        return joined
+        return f.relu(prenet.speaker_embeds_layer(torch.cat([states, voices], -1)))
 
     def _learn(
         self,
@@ -105,8 +104,7 @@ class Speaking(SpeechT5ForTextToSpeech):
         kept: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """The sums of the loss's parts, [rows] each, for spectrograms [rows, frames, bins] with these lengths."""
-        config: Any = self.config
-        factor = config.reduction_factor
+        config, factor = self.config, self.config.reduction_factor
         states, voices = self._encode(ids, mask, speakers)
         seen = f.pad(mels[:, factor - 1 :: factor], (0, 0, 1, 0))[:, :-1]
         guided = config.use_guided_attention_loss
@@ -151,8 +149,8 @@ class Speaking(SpeechT5ForTextToSpeech):
     def _postnet(self, before: Tensor, valid: Tensor) -> Tensor:
         inside = valid[:, None].to(before.dtype)
         states = before.transpose(1, 2) * inside
-        postnet: Any = self.speech_decoder_postnet
-        for layer in postnet.layers:
+        layers: Any = self.speech_decoder_postnet.layers
+        for layer in layers:
             states = layer.conv(states)
             if layer.batch_norm.training:  # its statistics are those of frames, not of padding
                 normal = layer.batch_norm(states.transpose(1, 2)[valid])
@@ -179,7 +177,8 @@ class Speaking(SpeechT5ForTextToSpeech):
             use_cache=True,
             return_dict=True,
         )
-        end, last = self.speech_decoder_postnet, found.last_hidden_state[:, 0]
+        end: Any = self.speech_decoder_postnet
+        last = found.last_hidden_state[:, 0]
         frames = end.feat_out(last).view(len(last), -1, self.config.num_mel_bins)
         return frames, torch.sigmoid(end.prob_out(last)).sum(-1), found.past_key_values
 

@@ -130,12 +130,12 @@ def _hifi_gan(folder: Path, source: str, mel: MelSettings, device: Any) -> Vocod
     own = replace(SPEECHT5, sampling_rate=config.sampling_rate, num_mel_bins=config.model_in_dim, hop_length=hop)
     check_equal(source, own, mel)
     try:
-        read: Any = SpeechT5HifiGan.from_pretrained(
+        kind: Any = SpeechT5HifiGan
+        found, info = kind.from_pretrained(
             folder, config=config, dtype=torch.float32, output_loading_info=True, local_files_only=True
         )
     except Exception as error:  # a damaged file raises many kinds
         raise ModelError(f"options.vocoder: {source}: its weights cannot be read: {first_line(error)}") from error
-    found, info = read
     if missing := sorted(info["missing_keys"]):
         raise ModelError(f"options.vocoder: {source}: {missing[0]} is missing ({len(missing)} in all)")
     model: Any = found.to(device).eval()
