@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from pipelines.utils.settings import Setting
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from pipelines.data.filtering import Skips
     from pipelines.data.schema import Splits
     from pipelines.utils.progress import Progress
-    from pipelines.utils.settings import Setting
 
 Request = Mapping[str, Any]  # keyword arguments of the task's `infer`, including a `seed`
 
