@@ -128,6 +128,7 @@ class FlowSpeechForTextToSpeech(nn.Module, PyTorchModelHubMixin):
         self.mean = nn.Linear(size, bins)
         self.durations = nn.ModuleList(Block(size, 3, 1, size, dropout) for _ in range(duration_layers))
         self.duration = nn.Linear(size, 1)
+        nn.init.constant_(self.duration.bias, 1.0)  # of about three frames
         self.time = nn.Sequential(nn.Linear(TIMES, size), nn.SiLU(), nn.Linear(size, size))
         self.decoder = Decoder(bins, size, decoder_size, decoder_layers, size)
 
@@ -182,8 +183,10 @@ class FlowSpeechForTextToSpeech(nn.Module, PyTorchModelHubMixin):
             ours = means.float()
             scores = ours @ target.transpose(1, 2) - 0.5 * ours.square().sum(-1, keepdim=True)  # of unit variance
             durations = align(scores, lengths, frames)
-        wanted = durations.clamp(min=1).log()
-        duration = ((logarithms.float() - wanted).square() * there[..., 0]).sum(1)
+        # The deviance of a gamma distribution: its best answer is the mean of durations. That of the squared error of
+        # logarithms is shorter, and speech would be too fast.
+        wanted, logarithms = durations.clamp(min=1).float(), logarithms.float()
+        duration = ((wanted * (-logarithms).exp() + logarithms - 1 - wanted.log()) * there[..., 0]).sum(1)
         mean = repeated(means, durations, mels.shape[1]) * sounding
         states = repeated(states, durations, mels.shape[1])
         prior = 0.5 * (target - mean.float()).square().sum((1, 2))
