@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from pipelines.config.validation_errors import suggest
 from pipelines.data.audio.mel import MelSettings
 from pipelines.errors import DataError, ModelError
-from pipelines.generation.spec import Setting
 from pipelines.models import folders
 from pipelines.models.flow_network import FlowSpeechForTextToSpeech
 from pipelines.utils.formatting import short
@@ -46,6 +45,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 Batch = dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """A number that a request may set, with the fields of pipelines.generation.spec.Setting, which is a floor above."""
+
+    kind: type[int] | type[float]
+    least: float
+    most: float
 
 
 class Family:
