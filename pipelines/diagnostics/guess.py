@@ -116,6 +116,9 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     best = [one for one in found if one.columns == most]
     sure = [one for one in found if one.sure]
     best = [one for one in best if one.sure] or best
+    purposes = {one.purpose for one in best}
+    yielding = [one for one in best if _YIELDS.get(one.purpose) in purposes]
+    best = [one for one in best if one not in yielding]
     if len({one.purpose for one in best}) > 1 or not all(one.sure for one in best):
         first = {(one.purpose, one.settings): one for one in reversed([*best, *(o for o in sure if o not in best)])}
         why = "more than one task takes them" if len({one.purpose for one in first.values()}) > 1 else _UNCLEAR
@@ -125,11 +128,13 @@ def _guess(verb: str, given: str, overrides: list[str], model: str | None) -> Ch
     named = compressed.inner(path.resolve())
     base = (named.stem if path.is_file() else named.name) or "data"
     train = f"-> {chosen.entry['task']}, recipe {chosen.entry['name']} {' '.join(chosen.settings)}".rstrip()
-    also = ", ".join(dict.fromkeys(one.entry["name"] for one in others))
+    also = ", ".join(dict.fromkeys(one.entry["name"] for one in [*others, *yielding]))
     lines = (f"{given}: {what}", train + (f"; other recipes for such data: {also}" if also else ""))
     return Choice(chosen.entry["name"], given, [*chosen.settings, *overrides], base, lines)
 
 
+# a purpose that takes the same columns as another one, which most people mean; its recipes are named beside
+_YIELDS = {"text-to-speech": "automatic-speech-recognition"}
 _UNCLEAR = "it is not clear which column is which"
 
 

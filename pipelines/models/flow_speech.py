@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,14 +46,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
 }
 
 Batch = dict[str, Any]
-
-
-class Setting(NamedTuple):
-    """A number that a request may set, with the fields of pipelines.generation.spec.Setting, which is a floor above."""
-
-    kind: type[int] | type[float]
-    least: float
-    most: float
 
 
 class Family:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 
 # The names of the loss and of its parts in every family, for what compares runs without their models.
-PARTS = dict.fromkeys(("loss", "spectrogram", "stop", "attention"), "min")
+PARTS = dict.fromkeys(("loss", "spectrogram", "stop", "attention", "duration", "prior", "flow"), "min")
 MOST_SPEAKERS = 100_000
 
 

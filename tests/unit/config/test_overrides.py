@@ -92,4 +92,4 @@ def test_every_task_has_its_options_among_the_keys() -> None:
     for task in task_names():
         options = task_class(task).Options
         assert {f"options.{name}" for name in options.model_fields} <= keys(Recipe, options).keys()
-    assert len(task_names()) == 15
+    assert len(task_names()) == 16
