@@ -156,6 +156,19 @@ def test_nothing_looks_ahead_or_further_back_than_the_receptive_field() -> None:
     assert differs.nonzero()[:, 0].tolist() == list(range(20, 20 + model.receptive_field))
 
 
+def test_an_adapter_is_refused(tmp_path: Path) -> None:
+    from pipelines.data.loading import load_splits
+    from pipelines.errors import ModelError
+    from pipelines.models.build import build
+    from pipelines.models.source import resolve
+
+    raw = TestContract().recipe(tmp_path)
+    recipe = validate({**raw, "model": {**raw["model"], "adapter": {"kind": "lora", "rank": 2}}})
+    task = AudioGenerationWavenet(recipe.options)
+    with pytest.raises(ModelError, match=r"model\.adapter: a wavenet is a small network"):
+        build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
+
+
 # ---- stretches ----
 
 
