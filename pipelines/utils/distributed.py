@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.errors import ModelError
 from pipelines.utils import shares
 
 if TYPE_CHECKING:
@@ -60,11 +61,17 @@ def shard(model: "nn.Module", blocks: "Sequence[nn.Module]", accelerator: Any) -
     Placeholders are filled, and each process reads its own rows only.
 
     Accelerate could shard a model only together with its optimisers, so never before the first step. Its choice of
-    units also fails for models without text embeddings, such as ViT.
+    units also fails for models without text embeddings, such as ViT. Raises ModelError for a weight that is a single
+    number (SpeechT5's scale of positions), which FSDP2 does not take.
     """
     import torch
     from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
+    if single := [name for name, parameter in model.named_parameters() if not parameter.ndim]:
+        raise ModelError(
+            f"FSDP2 cannot part {single[0]}, which is a single number: train this model without sharding, with "
+            "`accelerate launch --multi_gpu`"
+        )
     plugin = accelerator.state.fsdp_plugin
     mesh = accelerator.torch_device_mesh
     options = {
