@@ -65,7 +65,12 @@ def shard(model: "nn.Module", blocks: "Sequence[nn.Module]", accelerator: Any) -
     number (SpeechT5's scale of positions), which FSDP2 does not take.
     """
     import torch
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
     if single := [name for name, parameter in model.named_parameters() if not parameter.ndim]:
         raise ModelError(
@@ -88,6 +93,8 @@ def shard(model: "nn.Module", blocks: "Sequence[nn.Module]", accelerator: Any) -
     for unit in [*own, *_large_ends(model, own)]:
         fully_shard(unit, reshard_after_forward=plugin.reshard_after_forward, **options)
     fully_shard(model, **options)
+    if hasattr(model, "speak"):  # a model of text to speech runs outside of `forward` too
+        register_fsdp_forward_method(model, "speak")
     device = torch.device("cpu") if isinstance(plugin.cpu_offload, CPUOffloadPolicy) else accelerator.device
     read: dict[int, Any] = {}
     values = {}
