@@ -88,7 +88,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     changes += [] if recipe.options.condition == "mel" else ["options.seconds=0.05"]  # type: ignore[attr-defined]
     if recipe.options.condition == "speaker":  # type: ignore[attr-defined]
         changes += ["data.format=spoken_digits", "data.columns={}"]
-    return Served(str(tiny_audio_sets.digits(folder / "data")), None, tuple(changes))
+    # one take of each digit to learn, so that the few rows of a smoke test have both speakers
+    return Served(str(tiny_audio_sets.digits(folder / "data", each=6)), None, tuple(changes))
 
 
 # ---- one network, two ways to run it ----

@@ -216,7 +216,7 @@ def task_like_names(root: Path) -> set[str]:
     other |= {"detection", "photo", "video", "timeline", "heat_map", "torchvision_detector", "libreyolo_detector"}
     other |= {"segmenter", "smp_segmenter", "torchvision_segmenter"}
     other |= {"transformers_video", "torchvision_video", "video_clips", "video_features"}
-    other |= {"classic_images", "classic_texts", "classic_audio", "flow_speech", "sounds"}
+    other |= {"classic_images", "classic_texts", "classic_audio", "flow_speech", "sounds", "voice"}
     found = {p.stem for p in (root / "pipelines/tasks").glob("*.py")} | {p.stem for p in (root / "apps").glob("*.py")}
     found |= {p.name.removesuffix(".md.j2") for p in (root / "hub_cards").glob("*.md.j2")}
     found |= {p.stem.removeprefix("test_") for p in (root / "tests/tasks").glob("test_*.py")}
