@@ -12,6 +12,9 @@
 A message has one or two lines: what was got, what is allowed, what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class GraftError(Exception):
     exit_code = 1
@@ -43,3 +46,14 @@ class HubError(GraftError):
 
 class HubUnreachable(HubError):
     """The hub cannot be asked: there is no network, or HF_HUB_OFFLINE is set."""
+
+
+@contextmanager
+def of_key(key: str) -> Iterator[None]:
+    """Inside the block, every GraftError names this key of the recipe; its kind stays."""
+    try:
+        yield
+    except GraftError as error:
+        if str(error).startswith(key):
+            raise
+        raise type(error)(f"{key}: {error}") from error

@@ -56,6 +56,10 @@ class HubSpec:
     """Suffixes of the names of its model classes. They identify a model that Graft did not train."""
     adapter_format: str = "peft"
     """Format of a separate adapter: a key of pipelines.models.adapters.FORMATS."""
+    adapter_alone: bool = True
+    """Whether an adapter may be published without its base model. Not if the model has more that it learned in files
+    beside its weights, such as the voices of text to speech.
+    """
 
 
 @dataclass(frozen=True)

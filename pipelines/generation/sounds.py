@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.data.audio import spectrogram
 from pipelines.data.audio.mel import MelSettings, log_mel
 from pipelines.data.audio.reading import read_audio
-from pipelines.errors import DataError
+from pipelines.errors import DataError, of_key
 from pipelines.generation import opinion, recognisers, speakers
 from pipelines.generation.audio import Sound
 from pipelines.generation.spec import Request, Samples
@@ -54,11 +54,14 @@ def judges(options: Any, device: Any) -> Judges:
     """
     if not options.samples:
         return Judges(None, None, None)
-    return Judges(
-        recognisers.recogniser(options.recogniser, device) if options.recogniser is not None else None,
-        speakers.speaker_model(options.speaker_model, device) if options.speaker_model is not None else None,
-        opinion.dnsmos() if options.dnsmos else None,
-    )
+    recogniser = speaker_model = None
+    if options.recogniser is not None:
+        with of_key("options.recogniser"):
+            recogniser = recognisers.recogniser(options.recogniser, device)
+    if options.speaker_model is not None:
+        with of_key("options.speaker_model"):
+            speaker_model = speakers.speaker_model(options.speaker_model, device)
+    return Judges(recogniser, speaker_model, opinion.dnsmos() if options.dnsmos else None)
 
 
 # ---- pictures ----

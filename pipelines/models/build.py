@@ -9,11 +9,13 @@ from pipelines.models import adapters, layers
 from pipelines.models.source import Weights
 from pipelines.utils import seeding
 
+SMALL = {"FlowSpeechForTextToSpeech": "flow_speech", "WaveNet": "wavenet"}  # networks of Graft by class: model_type
+
 
 def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     """The recipe's model before the first step, frozen and with its adapter. It depends on the recipe's seed only.
 
-    Raises ModelError if `hub.adapter` is set and there is no base model on the hub.
+    Raises ModelError if `hub.adapter` is set and there is no base model on the hub, or if the model takes no adapter.
     """
     import torch
 
@@ -23,6 +25,11 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
     model = task.build(weights, splits)
     if recipe.train.gradient_checkpointing:
         layers.checkpoint_gradients(model)
+    if recipe.hub.adapter and not task.hub.adapter_alone:
+        raise ModelError(
+            f"hub.adapter: an adapter alone is no model of {task.name}, which has voices beside its weights: set "
+            "hub.adapter=false, and the adapter is merged into the model"
+        )
     if recipe.hub.adapter and (weights.revision is None or weights.random):
         raise ModelError(
             f"hub.adapter: an adapter alone is of use with a base model of the hub, {weights.name} is none: "
@@ -30,9 +37,10 @@ def build(recipe: Recipe, task: Any, weights: Weights, splits: Splits) -> Any:
         )
     found = task.layers(model)
     frozen = layers.how_frozen(found, recipe.model.freeze, pretrained=not weights.random)
-    if recipe.model.adapter is not None and isinstance(model, Classic):
+    small = model.model_type if isinstance(model, Classic) else SMALL.get(type(model).__name__)
+    if recipe.model.adapter is not None and small is not None:
         raise ModelError(
-            f"model.adapter: a {model.model_type} is a small network, and its card has no code for LoRA: "
+            f"model.adapter: a {small} is a small network, and its card has no code for LoRA: "
             "leave adapter out, all its weights are trained"
         )
     if any(phase.scored_from for phase in task.phases) and (frozen != "none" or recipe.train.head_epochs):

@@ -308,7 +308,7 @@ def _with_placeholders(auto: Any, folder: Path, options: dict[str, Any]) -> Any:
 def _read_settings(model: Any, folder: Path) -> None:
     """What `from_pretrained` reads of a folder next to its weights: the settings for generating."""
     model.config.name_or_path = str(folder)
-    if model.can_generate():
+    if model.can_generate() and hasattr(model, "adjust_generation_fn"):  # SpeechT5 generates in its own way
         unused = {"cache_dir": None, "force_download": False, "proxies": None, "token": None, "revision": None}
         model.adjust_generation_fn(
             None, True, False, folder, **unused, subfolder="", local_files_only=True, trust_remote_code=False

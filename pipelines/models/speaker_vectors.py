@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.data.audio.reading import read_audio
 from pipelines.data.columns import values
-from pipelines.errors import DataError, ModelError
+from pipelines.errors import DataError, ModelError, of_key
 from pipelines.models.source import local_model
 
 MOST_RECORDINGS = 20  # of a speaker; the mean of more changes little
@@ -55,12 +55,13 @@ def _loaded(source: str) -> tuple[Any, Any]:
 
     from pipelines.models.pretrained import first_line, read_config
 
-    folder = local_model(source)
-    if folder is None:
-        from pipelines.hub.download import download
+    with of_key("options.speaker_embeddings"):
+        folder = local_model(source)
+        if folder is None:
+            from pipelines.hub.download import download
 
-        folder = download(source, None)
-    config = read_config(folder, None)
+            folder = download(source, None)
+        config = read_config(folder, None)
     try:
         model, info = AutoModelForAudioXVector.from_pretrained(
             folder, config=config, output_loading_info=True, trust_remote_code=False, local_files_only=True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.data.audio.mel import SPEECHT5, MelSettings, griffin_lim
-from pipelines.errors import ModelError
+from pipelines.errors import ModelError, of_key
 from pipelines.models import folders
 from pipelines.models.pretrained import called, first_line
 from pipelines.models.source import local_model
@@ -68,16 +68,17 @@ def vocoder(source: str | None, mel: MelSettings, device: Any) -> Vocoder:
             mel,
             lambda mels, seeds: [griffin_lim(one, mel, seed=seed) for one, seed in zip(mels, seeds, strict=True)],
         )
-    folder = local_model(source)
-    if folder is None:
-        from pipelines.hub.download import download
+    with of_key("options.vocoder"):
+        folder = local_model(source)
+        if folder is None:
+            from pipelines.hub.download import download
 
-        folder = download(source, None)
-    kind = folders.kind_of(folder, None, "vocoder")
-    if kind in HIFI_GAN:
-        return _hifi_gan(folder, source, mel, device)
-    if kind == WAVENET:
-        return _wavenet(folder, source, mel, device)
+            folder = download(source, None)
+        kind = folders.kind_of(folder, None, "vocoder")
+        if kind in HIFI_GAN:
+            return _hifi_gan(folder, source, mel, device)
+        if kind == WAVENET:
+            return _wavenet(folder, source, mel, device)
     raise ModelError(f"options.vocoder: {source}: {kind} is no vocoder: it must be a {HIFI_GAN[-1]} or a {WAVENET}")
 
 

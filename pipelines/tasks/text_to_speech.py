@@ -22,7 +22,7 @@ from pipelines.data.text.rows import readable
 from pipelines.errors import DataError
 from pipelines.generation.audio import Sound, Sounding, audio_generation
 from pipelines.generation.spec import GenerationSpec, Request
-from pipelines.task import Batch, Example, HubSpec, Phase, Record, Task
+from pipelines.task import Batch, Example, HubSpec, Record, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ class Options(Sounding):
 
 class TextToSpeech(Task):
     name = "text-to-speech"
-    hub = HubSpec("text-to-speech", "transformers", ("ForTextToSpeech",))
+    hub = HubSpec("text-to-speech", "transformers", ("ForTextToSpeech",), adapter_alone=False)
     Options = Options
     family: "Family | None" = None  # after `build` or `load`
 
@@ -102,10 +102,6 @@ class TextToSpeech(Task):
             },
             settings=known.settings if known is not None else {},
         )
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase(new_head=False),)
 
     @property
     def metrics(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.errors import ModelError
 from pipelines.utils import shares
 
 if TYPE_CHECKING:
@@ -60,11 +61,22 @@ def shard(model: "nn.Module", blocks: "Sequence[nn.Module]", accelerator: Any) -
     Placeholders are filled, and each process reads its own rows only.
 
     Accelerate could shard a model only together with its optimisers, so never before the first step. Its choice of
-    units also fails for models without text embeddings, such as ViT.
+    units also fails for models without text embeddings, such as ViT. Raises ModelError for a weight that is a single
+    number (SpeechT5's scale of positions), which FSDP2 does not take.
     """
     import torch
-    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import (
+        CPUOffloadPolicy,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
 
+    if single := [name for name, parameter in model.named_parameters() if not parameter.ndim]:
+        raise ModelError(
+            f"FSDP2 cannot part {single[0]}, which is a single number: train this model without sharding, with "
+            "`accelerate launch --multi_gpu`"
+        )
     plugin = accelerator.state.fsdp_plugin
     mesh = accelerator.torch_device_mesh
     options = {
@@ -81,6 +93,8 @@ def shard(model: "nn.Module", blocks: "Sequence[nn.Module]", accelerator: Any) -
     for unit in [*own, *_large_ends(model, own)]:
         fully_shard(unit, reshard_after_forward=plugin.reshard_after_forward, **options)
     fully_shard(model, **options)
+    if hasattr(model, "speak"):  # a model of text to speech runs outside of `forward` too
+        register_fsdp_forward_method(model, "speak")
     device = torch.device("cpu") if isinstance(plugin.cpu_offload, CPUOffloadPolicy) else accelerator.device
     read: dict[int, Any] = {}
     values = {}

@@ -305,8 +305,8 @@ def test_the_command_line_says_what_to_do(speech: Path, tmp_path: Path) -> None:
 
     train(changed(tmp_path / "a", without_texts), "no column 'text'", "data.columns.text=NAME")
     train(changed(tmp_path / "b", of_one_each), "8 rows of validation cannot be read", "speaker=ada: this model knows")
-    train(speech, "no model here", vocoder=str(tmp_path))
-    train(speech, str(tmp_path), samples=1, recogniser=str(tmp_path))
+    train(speech, "options.vocoder: ", "no model here", vocoder=str(tmp_path))
+    train(speech, "options.recogniser: ", str(tmp_path), samples=1, recogniser=str(tmp_path))
     checked = graft("check", recipe(tmp_path, changed(tmp_path / "c", first(text="?!"))))
     assert "train.jsonl:1: no text that can be spoken" in checked.out + checked.err
     assert "Traceback" not in checked.out + checked.err

@@ -88,7 +88,8 @@ def served(recipe: Recipe, hub: HubServer, folder: Path) -> Served:
     changes += [] if recipe.options.condition == "mel" else ["options.seconds=0.05"]  # type: ignore[attr-defined]
     if recipe.options.condition == "speaker":  # type: ignore[attr-defined]
         changes += ["data.format=spoken_digits", "data.columns={}"]
-    return Served(str(tiny_audio_sets.digits(folder / "data")), None, tuple(changes))
+    # one take of each digit to learn, so that the few rows of a smoke test have both speakers
+    return Served(str(tiny_audio_sets.digits(folder / "data", each=6)), None, tuple(changes))
 
 
 # ---- one network, two ways to run it ----
@@ -154,6 +155,19 @@ def test_nothing_looks_ahead_or_further_back_than_the_receptive_field() -> None:
     with torch.no_grad():
         differs = (model(codes) - model(changed)).abs().amax(-1)[0] > 0
     assert differs.nonzero()[:, 0].tolist() == list(range(20, 20 + model.receptive_field))
+
+
+def test_an_adapter_is_refused(tmp_path: Path) -> None:
+    from pipelines.data.loading import load_splits
+    from pipelines.errors import ModelError
+    from pipelines.models.build import build
+    from pipelines.models.source import resolve
+
+    raw = TestContract().recipe(tmp_path)
+    recipe = validate({**raw, "model": {**raw["model"], "adapter": {"kind": "lora", "rank": 2}}})
+    task = AudioGenerationWavenet(recipe.options)
+    with pytest.raises(ModelError, match=r"model\.adapter: a wavenet is a small network"):
+        build(recipe, task, resolve(recipe.model), load_splits(recipe.data, task.data))
 
 
 # ---- stretches ----

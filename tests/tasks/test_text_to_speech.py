@@ -40,6 +40,7 @@ class TestContract(TaskContract):
     """Two voices that are learned, and Griffin-Lim."""
 
     rate = 2e-2
+    unshardable = "FSDP2 cannot part speecht5.encoder.prenet.encode_positions.alpha"
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         return tiny_recipe(folder)
@@ -337,6 +338,48 @@ def test_random_weights_learn_the_characters_of_their_texts(made: SimpleNamespac
     tokens = task.family.tokens("low mid")
     assert 3 not in tokens, "no character is unknown"
     assert task.family.tokens("LOW m\u00edd") == tokens, "capitals and accents that it does not know"
+
+
+def test_voices_train_next_to_an_adapter_and_are_saved(made: SimpleNamespace, tmp_path: Path) -> None:
+    raw = tiny_recipe(made.folder)
+    recipe = validate({**raw, "model": {**raw["model"], "adapter": {"kind": "lora", "rank": 2}}})
+    task = TextToSpeech(recipe.options)
+    model: Any = build(recipe, task, resolve(recipe.model), made.splits)
+    trains = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    (voices,) = (value for name, value in trains.items() if "voices" in name)
+    assert any("lora_A" in name for name in trains)
+    batch = made.examples[[(0, number) for number in range(4)]].batch
+    task.loss(model, batch, task.counts(batch), "main", 0).backward()
+    assert float(voices.grad.abs().sum()) > 0
+    voices.data += 1.0
+    wanted = voices.detach().clone()
+    task.save(model.merge_and_unload(), tmp_path / "saved")
+    assert torch.equal(load_file(tmp_path / "saved" / "speaker_embeddings.safetensors")["embeddings"], wanted)
+    assert len(TextToSpeech(recipe.options).load(tmp_path / "saved").voices.weight) == 2  # type: ignore[arg-type]
+    alone = recipe.model_copy(update={"hub": recipe.hub.model_copy(update={"adapter": True})})
+    with pytest.raises(ModelError, match=r"hub\.adapter: an adapter alone is no model of text-to-speech"):
+        build(alone, TextToSpeech(recipe.options), resolve(recipe.model), made.splits)
+
+
+def test_the_loss_without_dropout_of_the_prenet_is_that_of_transformers(made: SimpleNamespace, tmp_path: Path) -> None:
+    """transformers then keeps no unit of it; published models have 0.5."""
+    raw = tiny_recipe(tmp_path)
+    tiny_speech.speecht5(tmp_path / "speecht5", speech_decoder_prenet_dropout=0.0)
+    recipe = validate(raw)
+    task = TextToSpeech(recipe.options)
+    own = build(recipe, task, resolve(recipe.model), made.splits).eval()
+    task.save(own, tmp_path / "saved")
+    model, _, voices, _ = plain(tmp_path / "saved")
+    batch = Examples(task, task.encode(made.splits.train))[[(None, 1)]].batch
+    with torch.no_grad():
+        found = model(
+            input_ids=batch["ids"],
+            attention_mask=batch["mask"],
+            labels=batch["mels"],
+            speaker_embeddings=voices[batch["speakers"]],
+        )
+        loss = task.loss(own, batch, task.counts(batch), "main", 0)
+    assert float(loss) == pytest.approx(float(found.loss), rel=1e-6)
 
 
 # ---- files of strangers ----
