@@ -12,6 +12,7 @@ from gradio.utils import get_upload_folder
 
 from pipelines.apps import parts, sound, visitor
 from pipelines.data.audio import tags
+from pipelines.data.text.spoken import spoken
 from pipelines.errors import DataError, ModelError
 from pipelines.generation import audio, requests
 
@@ -131,21 +132,33 @@ def saved(made: "Sound", what: str, about: Mapping[str, Any]) -> str:
 def asked(task: Any, values: Mapping[str, Any]) -> Request:
     """The request of the fields `values`. Raises DataError for more work than one request may be."""
     request: Request = {"seed": requests.check_seed(values["seed"])}
+    spoken_length = LONGEST
     if "text" in values:
-        text = values["text"].strip()
+        text = values["text"].strip() if isinstance(values["text"], str) else ""
         if not text:
             raise DataError("a text is needed: write what is to be said")
+        # numbers and symbols become words: what is spoken may be many times as long as what is written
+        spoken_length = max(len(text), len(spoken(text))) if len(text) <= LONGEST else len(text)
+        if spoken_length > LONGEST:
+            raise DataError(
+                f"{spoken_length:,} characters, as the text is spoken: at most {LONGEST:,} are read at a time here"
+            )
         request["text"] = text
     for name in ("speaker", "label"):
         if name in values:
             request[name] = values[name]
     for name, setting in task.generation.settings.items():
         if name in values:
-            request[name] = setting.kind(values[name])
+            # a whole number comes from a slider as 50.0
+            value = values[name]
+            whole = setting.kind is int and isinstance(value, float) and value.is_integer()
+            request[name] = requests.number(name, str(int(value) if whole else value), setting)
+    if request.get("seconds", 0) > MOST_SECONDS:
+        raise DataError(f"{request['seconds']:g} seconds: at most {MOST_SECONDS:g} are made at a time here")
     steps = request.get("steps")
     if steps is not None:
         budget = LONGEST * max(int(task.generation.defaults(0).get("steps", 1)), USUAL_STEPS)
-        length = len(request.get("text", "")) or LONGEST
+        length = spoken_length
         if length * steps > budget:
             raise DataError(
                 f"a text of {length:,} characters in {steps:,} steps: at most {budget // steps:,} characters are read "

@@ -202,6 +202,8 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
     metrics, ci95 = _metrics(found)
     seconds = sum(len(sound.samples) for sound in material.made) / rate
     published = [number for number in range(len(material.made)) if not copied[number]][:SHOWN]
+    # a vocoder says again what a row says, in the same voice: such samples are published like rows
+    of_rows = any("audio" in request for request in material.requests)
     vocoder = getattr(options, "vocoder", None)
     about = {
         "n": len(material.made),
@@ -218,6 +220,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "speaker_model": judged.speakers.name if judged.speakers is not None else None,
         "searched": searched,
         "published": published,
+        "of_rows": of_rows,
         "rows": [ROWS_TABLE] if material.asked("text") else [],  # tables that show texts of rows
     }
     return {
@@ -527,6 +530,7 @@ def _row(found: Found, side: int, places: np.ndarray, metrics: Mapping[str, floa
 def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[str, Any]:
     """Spectrograms of the samples without copies; of samples over the real ones of their rows; and over training."""
     figures: dict[str, Any] = {}
+    public = samples.publishes_rows or not any("audio" in request for request in material.requests)
     shown = [number for number in range(len(material.made)) if not copied[number]][: recordings.SHOWN]
     if shown:
         panels = [
@@ -534,7 +538,9 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
             for number in shown
         ]
         without = ", without copies of training recordings" if copied.any() else ""
-        figures["samples"] = recordings.spectrograms_figure(panels, f"{len(panels)} samples{without}")
+        figures["samples"] = recordings.spectrograms_figure(
+            panels, f"{len(panels)} samples{without}", AGGREGATE if public else ROWS
+        )
     pairs = [
         (_panel(_called(material.requests[number]), material.made[number]), _panel("real", material.real[place]))
         for number, place in enumerate(material.place)
@@ -545,7 +551,7 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
     if len(samples.grids) > 1:
         some = evenly_spaced(samples.grids, image_grids.MOMENTS)
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in some]
-        shows = ROWS if copied.any() and not samples.publishes_rows else AGGREGATE
+        shows = AGGREGATE if public and (samples.publishes_rows or not copied.any()) else ROWS
         figures["over_training"] = image_grids.over_training(steps, shows, same="The same requests")
     return figures
 

@@ -347,8 +347,9 @@ class AudioGenerationWavenet(Task):
         known = self.options.condition
         if known == "mel":
             # rows of the split in turn, evenly spread, because many data sets are sorted
-            most = min(count, len(rows))
-            places = [place * len(rows) // most for place in range(most)]
+            places = self._readable(rows, count)
+            if count and not places:
+                raise DataError("samples: no recording of the split can be made again (options.samples=0 makes none)")
             said = "label" in rows.column_names
             return [
                 {
@@ -363,6 +364,25 @@ class AudioGenerationWavenet(Task):
             return [{"seed": seed} for seed in range(count)]
         names = labels_in_proportion([str(value) for value in rows[known]], count)
         return [{"seed": seed, known: name} for seed, name in enumerate(names)]
+
+    def _readable(self, rows: Any, count: int) -> list[int]:
+        """Up to `count` rows that can be made again, evenly spread; in place of one that cannot, one after it."""
+        from pipelines.data.audio.reading import read_audio
+
+        most, found, looked = min(count, len(rows)), [], set()
+        for place in range(most):
+            for row in range(place * len(rows) // most, len(rows)):
+                if row in looked:
+                    continue
+                looked.add(row)
+                try:
+                    given = read_audio(rows[row]["audio"], self.rate)
+                except DataError:  # it is counted as skipped where it is scored
+                    continue
+                if len(given) <= SECONDS.most * self.rate:
+                    found.append(row)
+                    break
+        return found
 
     def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
         from pipelines.models import wavenet

@@ -276,11 +276,25 @@ class TextToSpeech(Task):
             turns.append(cycle(own[place % len(own) :] + own[: place % len(own)]))
         found = []
         for seed in range(count):
-            number, row = next(turns[seed % len(turns)])
-            speaker = {} if self.speakers else {"speaker": None}
-            found.append({key: value for key, value in {**row, **speaker}.items() if value is not None})
-            found[-1] |= {"seed": seed, "row": number}
+            for _ in table:
+                number, row = next(turns[seed % len(turns)])
+                speaker = {} if self.speakers else {"speaker": None}
+                request = {key: value for key, value in {**row, **speaker}.items() if value is not None}
+                request |= {"seed": seed, "row": number}
+                if self._can_be_said(request):
+                    found.append(request)
+                    break
+        if count and not found:
+            raise DataError("samples: no text of the split can be said (options.samples=0 makes none)")
         return found
+
+    def _can_be_said(self, request: Request) -> bool:
+        """Whether a row has a text that the model reads. Other rows are counted as skipped where they are scored."""
+        try:
+            self._asked(request)
+        except DataError:
+            return False
+        return True
 
     def _generate(self, model: Any, requests: Sequence[Request]) -> list[Any]:
         """The recordings of several requests. Their pieces are spoken together."""
@@ -304,6 +318,11 @@ class TextToSpeech(Task):
             raise DataError("no text: write what is to be said")
         if len(text) > MOST_CHARACTERS:
             raise DataError(f"{len(text):,} characters are too much at once: give at most {MOST_CHARACTERS:,}")
+        words = spoken(text, self.options.language)
+        if len(words) > MOST_CHARACTERS:  # numbers and symbols become words
+            raise DataError(
+                f"{len(words):,} characters, as the text is spoken, are too much: give at most {MOST_CHARACTERS:,}"
+            )
         settings = dict(family.defaults)
         for key in ("speed", "temperature", "steps"):
             value = request.get(key)
@@ -319,7 +338,7 @@ class TextToSpeech(Task):
         number = self._number(speaker)
         return [
             {"tokens": family.tokens(piece), "speaker": number, "seed": (seed + place) % 2**63, **settings}
-            for place, piece in enumerate(pieces(spoken(text, self.options.language)))
+            for place, piece in enumerate(pieces(words))
         ]
 
     def _spoken(self, model: Any, asked: Sequence[Mapping[str, Any]]) -> "list[np.ndarray]":

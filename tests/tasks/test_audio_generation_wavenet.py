@@ -1,6 +1,7 @@
 """WaveNet: the contract with a vocoder and with classes, stretches, sampling, speakers."""
 
 import json
+import shutil
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -10,13 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
+from datasets import Dataset
 
 from pipelines.config.recipe import Recipe, validate
 from pipelines.data.audio.mel import MelSettings, log_mel
 from pipelines.data.audio.stretches import cropped
+from pipelines.errors import DataError
 from pipelines.generation.audio import Sound
 from pipelines.inference.loading import load
 from pipelines.models import wavenet
+from pipelines.publishing.card import write_card
 from pipelines.tasks.audio_generation_wavenet import AudioGenerationWavenet, Options
 from tests.support import tiny_audio, tiny_audio_sets
 from tests.support.hub import HubServer
@@ -59,6 +64,22 @@ class TestContract(TaskContract):
         made, rate = soundfile.read(self.cwd / "sample.wav", dtype="float32")
         whole = rate == answer.rate and f"{len(answer.samples)} samples" in printed
         return whole and np.array_equal(made, answer.samples)
+
+    def test_what_a_vocoder_made_of_rows_is_published_like_rows(self, run: Path, tmp_path: Path) -> None:
+        """Each sample is a test row in another waveform: as many are published as rows, and no figure without them."""
+        if self.recipe(tmp_path)["options"]["condition"] != "mel":
+            pytest.skip("its samples are made of no row")
+        assert len(list((run / "samples").glob("*.wav"))) == 2
+        kept = {}
+        for examples in (2, 1, 0):
+            copy = shutil.copytree(run, tmp_path / str(examples))
+            recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+            (copy / "recipe.yaml").write_text(
+                yaml.safe_dump({**recipe, "hub": {**recipe["hub"], "examples": examples}})
+            )
+            write_card(copy)
+            kept[examples] = sorted(path.name for path in (copy / "model").glob("samples/*.wav"))
+        assert kept == {2: ["00000.wav", "00001.wav"], 1: ["00000.wav"], 0: []}
 
 
 @pytest.mark.integration
@@ -239,6 +260,21 @@ def test_speakers_are_learned_and_asked_for(tmp_path: Path) -> None:
     assert not np.array_equal(sounds[0].samples, sounds[1].samples)
     assert np.array_equal(loaded.infer(3).samples, sounds[1].samples)  # seeds take them in turn
     assert len(list((tmp_path / "run" / "samples").glob("*.wav"))) == 4
+
+
+def test_samples_are_made_of_rows_that_can_be_read(tmp_path: Path) -> None:
+    good, bad, long = (tmp_path / f"{name}.wav" for name in ("good", "bad", "long"))
+    tiny_audio.write(good, sound(4000), 4000)
+    bad.write_bytes(good.read_bytes()[:500])
+    tiny_audio.write(long, np.resize(sound(4000), 70 * 4000), 4000)
+    wavenet.save(network("mulaw", "mel"), [], tmp_path / "model")
+    task = load(tmp_path / "model", device="cpu", task="audio-generation-wavenet").task
+    spec = task.generation
+    assert spec is not None
+    rows = Dataset.from_list([{"id": str(n), "audio": str(path)} for n, path in enumerate((bad, good, long, good))])
+    assert [one["row"] for one in spec.requests(rows, 4)] == [1, 3]
+    with pytest.raises(DataError, match="no recording of the split can be made again"):
+        spec.requests(rows.select([0, 2]), 4)
 
 
 def test_vocode_is_what_infer_makes(tmp_path: Path) -> None:

@@ -300,6 +300,12 @@ def test_samples_are_spread_over_voices_and_texts(made: SimpleNamespace) -> None
         row = made.splits.test[one["row"]]
         assert (row["text"], row["speaker"]) == (one["text"], one["speaker"])
     assert len({one["row"] for one in found}) == 6
+    # a text that the model cannot say is no sample, and harms no other
+    texts = [*made.splits.test["text"]]
+    rows = made.splits.test.remove_columns("text").add_column("text", ["mid " * 5000, *texts[1:]])
+    assert 0 not in {one["row"] for one in made.task.generation.requests(rows, len(rows))}
+    with pytest.raises(DataError, match="no text of the split can be said"):
+        made.task.generation.requests(rows.select([0]), 2)
 
 
 # ---- voices ----

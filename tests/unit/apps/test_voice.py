@@ -87,9 +87,25 @@ def test_what_is_asked_for() -> None:
         ({"text": "a", "seed": "-1"}, "seed -1: give a number from 0"),
         ({"text": "x" * 251, "steps": 200, "seed": "0"}, "a text of 251 characters in 200 steps: at most 250"),
         ({"steps": 51, "seed": "0"}, "a text of 1,000 characters in 51 steps"),
+        # what a visitor sends without the page
+        ({"text": None, "seed": "0"}, "a text is needed"),
+        ({"text": ["a"], "seed": "0"}, "a text is needed"),
+        ({"text": "x" * 1001, "seed": "0"}, "1,001 characters, as the text is spoken: at most 1,000"),
+        ({"text": "999999999999999 " * 62, "seed": "0"}, "characters, as the text is spoken: at most 1,000"),
+        ({"text": "a", "seed": None}, "is no seed"),
+        ({"text": "a", "speed": "abc", "seed": "0"}, "speed='?abc"),
+        ({"text": "a", "speed": None, "seed": "0"}, "speed='?None"),
+        ({"text": "a", "speed": [1], "seed": "0"}, "speed=.*give a number from 0.25 to 4"),
+        ({"text": "a", "speed": math.nan, "seed": "0"}, "speed='?nan"),
+        ({"text": "a", "steps": math.inf, "seed": "0"}, "steps='?inf.*whole number"),
+        ({"text": "a", "steps": -1000, "seed": "0"}, "steps='?-1000"),
     ):
         with pytest.raises(DataError, match=words):
             voice.asked(task, values)
+    long = loaded(settings={"seconds": Setting(float, 0.05, 60)}).task
+    assert voice.asked(long, {"seconds": 20, "seed": "0"})["seconds"] == 20
+    with pytest.raises(DataError, match="60 seconds: at most 20 are made"):
+        voice.asked(long, {"seconds": 60, "seed": "0"})
 
 
 def test_fields_have_the_bounds_of_the_model() -> None:

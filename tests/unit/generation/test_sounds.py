@@ -1,6 +1,7 @@
 """What a run says of the recordings that it generated: samples built by hand, measured beside real recordings."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,6 +262,15 @@ def test_figures_that_show_rows_stay(splits: Splits, tmp_path: Path) -> None:
     shows = {name: figure.get_gid() for name, figure in found["figures"].items()}
     assert shows == {"samples": AGGREGATE, "beside_real_recordings": ROWS, "over_training": AGGREGATE}
     assert not any(text in found["figures"]["samples"].get_label() for text in TEXTS)
+    assert not found["samples"]["of_rows"]
+    # a vocoder says again what a row says
+    again = [{**one, "audio": splits.test[one["row"]]["audio"]} for one in requests]
+    for publishes, shown in ((False, ROWS), (True, AGGREGATE)):
+        given = samples(splits, results, again, NOBODY, grids=grids)
+        made = sounds.measured(dataclasses.replace(given, publishes_rows=publishes), Options())
+        shows = {name: figure.get_gid() for name, figure in made["figures"].items()}
+        assert shows == {"samples": shown, "beside_real_recordings": ROWS, "over_training": shown}
+        assert made["samples"]["of_rows"]
 
 
 def test_a_second_is_as_wide_in_all_pictures() -> None:
