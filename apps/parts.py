@@ -506,7 +506,10 @@ def labelled_examples(loaded: "Loaded", column: str, field: Any) -> None:
         return
     labels = [row.get("label") for row in example_rows(loaded)[1]]
     names = [", ".join(map(str, one)) if isinstance(one, list) else str(one or "") for one in labels]
-    shown_names = [short(name, 60) or "no label" for name in names] if len(names) == len(files) else None
+    named = len(names) == len(files)
+    if not any(names):  # the data have no labels
+        names, named = [f"Example {number}" for number in range(1, len(files) + 1)], True
+    shown_names = [short(name, 60) or "no label" for name in names] if named else None
     gr.Examples([[name] for name in files], [field], label="Examples", example_labels=shown_names, cache_examples=False)
 
 

@@ -26,7 +26,7 @@ LONGEST = 1000  # characters of a visitor's text; about a minute of speech
 USUAL_STEPS = 50  # steps that are always allowed, for the longest text
 MOST_SECONDS = 20.0  # of a recording that is made out of nothing, or again
 REDRAW = 0.4  # seconds between two drawings of a sound that grows
-SYNTHETIC = "This sound is synthetic: a model made it, and nobody said it. The saved file says so, and what made it."
+SYNTHETIC = "This sound is synthetic: a model made it. The saved file says so, and what made it."
 LABELS = {  # setting -> label, step and explanation of its field
     "speed": ("Speed", 0.05, "1 is the speed of the recordings it learned from"),
     "temperature": ("Temperature", 0.05, "how much one try differs from the next; 0: not at all"),

@@ -68,7 +68,7 @@ def test_a_text_becomes_a_recording_that_plays(speaking: Any, visit: Any, tmp_pa
         assert "Waveform" in (page.locator(".graft-above figure").get_attribute("aria-label") or "")
         assert "Spectrogram" in (page.locator(".graft-sound figure").get_attribute("aria-label") or "")
         assert not page.get_by_text("The recording appears here as it is spoken").is_visible()
-        assert page.get_by_text("This sound is synthetic: a model made it, and nobody said it.").is_visible()
+        assert page.get_by_text("This sound is synthetic: a model made it.").is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.broken == []
         assert {url for url in page.asked if not url.startswith((speaking.url, "data:", "blob:", "ws:"))} == set()

@@ -101,13 +101,13 @@ def test_usual_requests_are_answered(demos: SimpleNamespace, tmp_path: Path) -> 
                     answer,
                 )
                 count += 1
-    assert count == 45
+    assert count == 50
 
 
 def test_no_file_but_an_upload_is_read_and_all_are_refused_alike(demos: SimpleNamespace, watched: None) -> None:
     kinds = hostile.places(demos.uploads, demos.outside)
     events = with_files(demos)
-    assert len(events) == 16
+    assert len(events) == 18
     assert len(kinds) == 41
     answers = set()
     for demo, event in events:
@@ -141,7 +141,7 @@ def test_values_beyond_a_field_are_refused_with_a_message(demos: SimpleNamespace
                 asked += 1
                 assert answer.status in (200, 400, 404, 500)
                 assert "Traceback" not in answer.text
-    assert events == 56
+    assert events == 65
     assert asked > 500
 
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.support.ten_runs import train_all
 SECONDS = 1000
 EXAMPLE = ".gallery-item, .table-wrap tbody tr"
 ANSWER = (
-    ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-after .thumbnail-lg, "
+    ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-sound figure, .graft-after .thumbnail-lg, "
     ".graft-found canvas"
 )
 DONE = """answer => {
@@ -46,8 +47,8 @@ def answered(page: Any) -> None:
             page.wait_for_function("[...document.querySelectorAll('textarea')].some(field => field.value)")
         button.click()
     page.wait_for_function(DONE, arg=ANSWER, timeout=60 * SECONDS)
-    if page.locator(".graft-output.graft-note").count():  # a generator: its images appear one by one
-        page.get_by_text("A saved file says what made it.").wait_for(timeout=60 * SECONDS)
+    if page.locator(".graft-output.graft-note").count():  # a generator: its results appear one by one
+        page.get_by_text(re.compile("saved file says")).first.wait_for(timeout=60 * SECONDS)
     ask = page.locator(".graft-ask")
     if ask.count():
         ask.click()

@@ -19,6 +19,7 @@ from tests.support import (
     tiny_boxes,
     tiny_diffusion,
     tiny_segmenters,
+    tiny_speech,
     tiny_text,
     tiny_video_models,
     tiny_videos,
@@ -34,6 +35,7 @@ def models() -> dict[str, Callable[[Path], Path]]:
     from tests.unit.apps.test_gallery import unconditional
 
     return {
+        "audio-generation-wavenet": tiny_speech.wavenet,
         "audio-classification": lambda folder: tiny_audio.wav2vec2(folder, "Wav2Vec2ForSequenceClassification"),
         "fill-mask": lambda folder: tiny_text.bert(folder, "BertForMaskedLM"),
         "image-classification": tiny.vit,
@@ -46,6 +48,7 @@ def models() -> dict[str, Callable[[Path], Path]]:
         "text-classification": lambda folder: tiny_text.bert(folder, "BertForSequenceClassification"),
         "text-generation": tiny_text.gpt,
         "text-to-image": tiny_diffusion.stable,
+        "text-to-speech": tiny_speech.speecht5,
         "unconditional-image-generation": unconditional,
         "video-classification": tiny_video_models.videomae,
     }

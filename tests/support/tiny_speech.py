@@ -46,6 +46,19 @@ def speecht5(folder: Path, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+def wavenet(folder: Path) -> Path:
+    """A WaveNet for two classes."""
+    import torch
+
+    from pipelines.models import wavenet as models
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "skip_size": 8, "num_layers": 3, "stacks": 2, "condition_size": 4}
+    config = {**sizes, "sampling_rate": 4000, "condition": "label", "conditions": 2}
+    models.save(models.create(config, "a tiny WaveNet").eval(), ["high", "low"], folder)
+    return folder
+
+
 def hifi_gan(folder: Path, **changes: Any) -> Path:
     """A HiFi-GAN for SpeechT5's spectrograms."""
     import torch
