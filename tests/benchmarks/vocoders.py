@@ -1,4 +1,4 @@
-"""A WaveNet vocoder beside Griffin-Lim: how far the sound that each makes of a log-mel spectrogram is from the real one.
+"""A WaveNet vocoder beside Griffin-Lim: how far the sound that each makes of a spectrogram is from the real one.
 
     python -m tests.benchmarks.vocoders RUN
 

@@ -25,7 +25,8 @@ from tests.support.ten_runs import train_all
 SECONDS = 1000
 EXAMPLE = ".gallery-item, .table-wrap tbody tr"
 ANSWER = (
-    ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, .graft-sound figure, .graft-after .thumbnail-lg, "
+    ".graft-bars .confidence-set, .graft-bars h2, .graft-answer p, .graft-wave figure, "
+    ".graft-sound figure, .graft-after .thumbnail-lg, "
     ".graft-found canvas"
 )
 DONE = """answer => {
