@@ -10,7 +10,7 @@ checked here before anything is built.
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,19 @@ def draw(
         for place, part in zip(places, parts, strict=True):
             found[place] = part
     return found
+
+
+def growing(
+    model: WaveNet, condition: Any, length: int, seed: int, temperature: float, every: int
+) -> Iterator[np.ndarray]:
+    """Yield the recording that `draw` makes of one request as it grows, after `every` samples and when it is complete:
+    float32 each.
+    """
+    plain = _whole(model)
+    with torch.autocast(next(plain.parameters()).device.type, enabled=False):
+        own = condition_of(plain, condition)
+    for (part,) in Sampler(plain).pieces([own], [length], [seed], temperature, every):
+        yield np.ascontiguousarray(part)
 
 
 def vocode(

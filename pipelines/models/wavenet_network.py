@@ -7,6 +7,7 @@ sample t; its input at t is sample t - 1, and silence before the first.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -258,8 +259,23 @@ class Sampler:
 
         A `temperature` below 1 makes likely values more likely; at 0 each sample is the likeliest.
         """
+        whole = next(self.pieces(conditions, lengths, seeds, temperature, max(lengths, default=0)), [])
+        return [np.ascontiguousarray(one) for one in whole]
+
+    def pieces(
+        self,
+        conditions: list[np.ndarray | None],
+        lengths: list[int],
+        seeds: list[int],
+        temperature: float,
+        every: int,
+    ) -> Iterator[list[np.ndarray]]:
+        """Yield what there is of the recordings of `draw` after `every` samples, and at last all of them.
+
+        The recordings are equal for any `every`. Each that is yielded stays as it is.
+        """
         if not lengths:
-            return []
+            return
         self.begin(conditions)
         # Each sample takes three numbers: which component, and where in it.
         numbers = [np.random.default_rng(seed).random((length, 3)) for seed, length in zip(seeds, lengths, strict=True)]
@@ -269,13 +285,20 @@ class Sampler:
             drawn[: len(own), row] = own
         coded = self.model.output == "mulaw"
         made = np.zeros((longest, rows), np.int64 if coded else np.float32)
+        sound = np.zeros((longest, rows), np.float32)
         inputs = mu_law(np.zeros(rows)) if coded else np.zeros(rows, np.float32)
         pick = self._code if coded else self._sample
-        for time in range(longest):
-            inputs = pick(self.step(inputs), drawn[time], temperature)
-            made[time] = inputs
-        sound = from_mu_law(made) if coded else made
-        return [np.ascontiguousarray(sound[:length, row]) for row, length in enumerate(lengths)]
+        start = 0
+        while True:
+            stop = min(start + max(every, 1), longest)
+            for time in range(start, stop):
+                inputs = pick(self.step(inputs), drawn[time], temperature)
+                made[time] = inputs
+            sound[start:stop] = from_mu_law(made[start:stop]) if coded else made[start:stop]
+            yield [sound[: min(length, stop), row] for row, length in enumerate(lengths)]
+            if stop == longest:
+                return
+            start = stop
 
     def _code(self, outputs: np.ndarray, numbers: np.ndarray, temperature: float) -> np.ndarray:
         """Codes [recordings] from logits [recordings, 256]."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SECONDS = Setting(float, 0.05, 60)
 TEMPERATURE = Setting(float, 0, 2)
+PIECES = 20  # results of `infer` for each second of sound, which grows
 
 
 class Options(Sounding):
@@ -425,15 +426,19 @@ class AudioGenerationWavenet(Task):
         temperature: float | None = None,
         audio: Any = None,
     ) -> Iterator[Sound]:
-        """Yield the recording of one seed.
+        """Yield the recording of one seed as it grows, every twentieth of a second; the last one is complete.
 
         `label` or `speaker` say what it is, if the model knows them; without it, the seeds take them in turn. A vocoder
         takes `audio` (path, bytes, or (rate, samples)) as its first argument, and makes a recording of its spectrogram.
         """
         if self.mel is not None and audio is None and not isinstance(seed, int):
             seed, audio = 0, seed
+        from pipelines.models import wavenet
+
         asked = {"seed": seed, "label": label, "speaker": speaker, "seconds": seconds, "temperature": temperature}
-        yield self._generate(model, [{**asked, "audio": audio}])[0]
+        request = self._asked({**asked, "audio": audio})
+        for samples in wavenet.growing(model, *request, every=max(1, self.rate // PIECES)):
+            yield Sound(samples, self.rate)
 
 
 def _per_sample(record: Record) -> float:

@@ -204,6 +204,27 @@ def test_likelihoods_of_all_levels_add_up_to_one() -> None:
     assert float(total) == pytest.approx(1, abs=2e-3)
 
 
+@pytest.mark.parametrize(("output", "condition"), [("mulaw", "mel"), ("logistics", "label"), ("mulaw", "none")])
+def test_a_recording_that_grows_is_the_one_of_one_go(tmp_path: Path, output: str, condition: str) -> None:
+    wavenet.save(network(output, condition), ["a", "b", "c"] if condition == "label" else [], tmp_path / "model")
+    loaded = load(tmp_path / "model", device="cpu", task="audio-generation-wavenet")
+    request = {"audio": (4000, sound(650))} if condition == "mel" else {"seconds": 0.1625}
+    (whole,) = loaded.task.generation.generate(loaded.model, [{"seed": 3, **request}])
+    parts = list(loaded.task.infer(loaded.model, seed=3, **request))
+    assert [len(part.samples) for part in parts] == [200, 400, 600, 650]  # twenty for a second
+    for part in parts:  # also the first ones, after the last one was made
+        assert np.array_equal(part.samples, whole.samples[: len(part.samples)])
+
+
+def test_pieces_of_any_length_make_the_same_recording() -> None:
+    model = network("mulaw", "label")
+    (whole,) = wavenet.draw(model, [1], [90], [4], [0.7])
+    for every in (1, 7, 90, 999):
+        parts = list(wavenet.growing(model, 1, 90, 4, 0.7, every))
+        assert [len(part) for part in parts] == [*range(every, 90, every), 90]
+        assert np.array_equal(parts[-1], whole)
+
+
 # ---- speakers, vocoding ----
 
 
