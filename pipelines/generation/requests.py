@@ -149,6 +149,9 @@ def write(folder: Path, name: str, result: Any, about: dict[str, Any], save: Any
         except OSError as error:
             path.unlink(missing_ok=True)
             raise _refused(folder, error) from None
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return path
 
 

@@ -39,7 +39,11 @@ def write(path: Path | IO[bytes], samples: "np.ndarray", rate: int, settings: Ma
 
 def _noted(settings: Mapping[str, Any]) -> str:
     """The settings as JSON, with long texts cut off so that they fit."""
-    whole = {**settings, "synthetic": True}
+    # a byte of a command line that is no UTF-8 is half a character here, which no file can hold
+    whole = {
+        key: one.encode(errors="replace").decode() if isinstance(one, str) else one
+        for key, one in {**settings, "synthetic": True}.items()
+    }
     noted = json.dumps(whole, ensure_ascii=False)
     for most in LENGTHS:
         if len(noted.encode()) <= MOST_NOTED:

@@ -97,3 +97,9 @@ def test_bytes_that_are_no_text_are_shown_as_text() -> None:
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.wav: not a readable recording"):
         read_settings(tmp_path / "x.wav", "x.wav")
+
+
+def test_half_a_character_is_replaced(tmp_path: Path) -> None:
+    """A byte of a command line that is no UTF-8 arrives as a lone surrogate."""
+    save_wav(SOUND, tmp_path / "a.wav", {"text": "hi \udce9 there"})
+    assert read_settings(tmp_path / "a.wav", "a.wav")["text"] == "hi ? there"
