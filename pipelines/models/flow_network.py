@@ -18,6 +18,7 @@ from torch.nn import functional as f
 SIGMA_MIN = 1e-4  # what is left of the noise at the end of the path
 SPREAD = 0.4  # deviation of recordings from their mean frames, as multiples of `mel_deviation`
 TIMES = 64  # sines and cosines that stand for the time
+LONGEST = 8192  # frames of a recording, about a minute; more is a mistake of the durations
 MOST_FRAMES = 500  # of one token: more is a mistake of the durations
 
 
@@ -215,7 +216,7 @@ class FlowSpeechForTextToSpeech(nn.Module, PyTorchModelHubMixin):
         states, means, logarithms = self.encode(ids, speaker, torch.ones(1, len(tokens), 1, device=device))
         # Ends of tokens are rounded, not durations: errors of many short tokens would add up.
         durations = logarithms.float().exp().div(speed).nan_to_num(1.0).clamp(1e-3, MOST_FRAMES)
-        ends = durations.cumsum(1).round().long().clamp(min=2)  # two frames are the shortest sound
+        ends = durations.cumsum(1).round().long().clamp(2, LONGEST)  # two frames are the shortest sound
         durations = ends.diff(dim=1, prepend=ends.new_zeros(1, 1))
         length = int(ends[0, -1])
         mean, states = repeated(means, durations, length), repeated(states, durations, length)

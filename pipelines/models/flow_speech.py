@@ -52,6 +52,7 @@ class Family:
     """How this model takes texts and speakers (see pipelines.models.speech_synthesis.Family)."""
 
     library = "pytorch"
+    tokens_have_frames = True
     parts: Mapping[str, str] = dict.fromkeys(("loss", "duration", "prior", "flow"), "min")
     settings: Mapping[str, Setting] = {
         "speed": Setting(float, 0.25, 4),

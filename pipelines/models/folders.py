@@ -17,7 +17,7 @@ def stated(folder: Path | None, config: Any) -> dict[str, Any]:
     if folder is not None and (folder / "config.json").is_file():
         try:
             config = json.loads((folder / "config.json").read_text())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ModelError(f"{folder / 'config.json'}: not JSON") from None
     if isinstance(config, Mapping):
         return dict(config)

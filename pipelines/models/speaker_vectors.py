@@ -15,6 +15,7 @@ from pipelines.models.source import local_model
 
 MOST_RECORDINGS = 20  # of a speaker; the mean of more changes little
 LONGEST = 15.0  # seconds of a recording that are read
+SHORTEST = 1.0  # seconds; shorter ones are repeated, because such models take statistics over many frames
 
 
 def of_speakers(rows: Any, speakers: Sequence[str], source: str) -> np.ndarray:
@@ -40,9 +41,14 @@ def of_speakers(rows: Any, speakers: Sequence[str], source: str) -> np.ndarray:
                 why = str(error)
                 continue
             samples = samples[: round(LONGEST * extractor.sampling_rate)]
+            if len(samples) < SHORTEST * extractor.sampling_rate:
+                samples = np.resize(samples, round(SHORTEST * extractor.sampling_rate))
             inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
             with torch.no_grad():
                 vector = model(**inputs).embeddings[0].float().numpy()
+            if not np.isfinite(vector).all():
+                why = f"{rows[place]['id']}: the model's vector holds values that are no numbers"
+                continue
             vectors.append(vector / max(float(np.linalg.norm(vector)), 1e-12))
         if not vectors:
             raise DataError(f"speaker {speaker}: no recording can be read, so the voice is unknown: {why}")

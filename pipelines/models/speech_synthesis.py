@@ -34,6 +34,8 @@ class Family(Protocol):
     library: str
     """The hub's library_name."""
     mel: "MelSettings"
+    tokens_have_frames: bool
+    """Whether each token of a text has a frame of its own, so that a text may be too long for its recording."""
     speakers: list[str]
     """The speakers that the model knows, in the order of their numbers; empty if it has one voice."""
     parts: Mapping[str, str]

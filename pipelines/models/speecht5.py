@@ -193,6 +193,7 @@ class SpeechT5:
     """How SpeechT5 takes texts, and what it gives: a Family of pipelines.models.speech_synthesis."""
 
     library = "transformers"
+    tokens_have_frames = False
     settings: Mapping[str, Any] = {}  # it has none
     defaults: Mapping[str, float] = {}
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 GRIFFIN_LIM = "Griffin-Lim"
 HIFI_GAN, WAVENET = ("hifigan", "speecht5_hifigan"), "wavenet"  # values of `model_type`
 FOLDER, FILES = "vocoder", ("config.json", "model.safetensors")  # of a model folder
+MOST_WEIGHTS = 100_000_000  # of a HiFi-GAN; the published ones have 14 million
 MOST_LAYERS, MOST_SIZE = 64, 4096  # the longest list and the largest number that a configuration may hold
 
 
@@ -91,11 +92,15 @@ def keep(source: str | None, folder: Path) -> None:
     for name in FILES:
         if (place / name).is_file():
             shutil.copy(place / name, folder / FOLDER / name)
+    if not (folder / FOLDER / "model.safetensors").is_file():  # its weights are in an older file
+        from transformers import SpeechT5HifiGan
+
+        SpeechT5HifiGan.from_pretrained(place, local_files_only=True).save_pretrained(folder / FOLDER)
 
 
 def kept(folder: Path) -> str | None:
     """The vocoder that `keep` put into a model's folder; None if there is none."""
-    return str(folder / FOLDER) if (folder / FOLDER / "config.json").is_file() else None
+    return str(folder / FOLDER) if all((folder / FOLDER / name).is_file() for name in FILES) else None
 
 
 def check_equal(source: str, own: MelSettings, wanted: MelSettings) -> None:
@@ -127,6 +132,10 @@ def _hifi_gan(folder: Path, source: str, mel: MelSettings, device: Any) -> Vocod
     from transformers import SpeechT5HifiGan
 
     config = _hifi_gan_config(folder)
+    with torch.device("meta"):
+        weights = sum(one.numel() for one in SpeechT5HifiGan(config).parameters())
+    if weights > MOST_WEIGHTS:
+        raise ModelError(f"{called(folder)}: config.json: {weights:,} weights, and {MOST_WEIGHTS:,} are allowed")
     hop = math.prod(config.upsample_rates)
     own = replace(SPEECHT5, sampling_rate=config.sampling_rate, num_mel_bins=config.model_in_dim, hop_length=hop)
     check_equal(source, own, mel)

@@ -158,7 +158,7 @@ class AudioGenerationWavenet(Task):
         return model
 
     def _names(self, splits: Any, column: str) -> list[str]:
-        values = [str(value) for value in splits.train[column]]
+        values = [str(value) for value in splits.train[column] if value is not None]
         if any(isinstance(value, list) for value in splits.train[:1][column]):
             raise DataError(f"{splits.name}: the {column} column holds lists: give one {column} per row")
         # in the data set's own order, if it has one
@@ -198,7 +198,11 @@ class AudioGenerationWavenet(Task):
 
     def _number_of_row(self, row: Mapping[str, Any]) -> int:
         known = self.options.condition
-        return self._number(0, {known: row[known]}) if known in ("label", "speaker") else 0
+        if known not in ("label", "speaker"):
+            return 0
+        if row[known] is None:
+            raise DataError(f"the row has no {known}, and the model learns one of each row")
+        return self._number(0, {known: row[known]})
 
     @property
     def augmentation(self) -> Augmentation:
@@ -350,7 +354,9 @@ class AudioGenerationWavenet(Task):
             # rows of the split in turn, evenly spread, because many data sets are sorted
             places = self._readable(rows, count)
             if count and not places:
-                raise DataError("samples: no recording of the split can be made again (options.samples=0 makes none)")
+                raise DataError(
+                    "samples: no recording of the split can be made again (set options.samples=0 and options.grid=0)"
+                )
             said = "label" in rows.column_names
             return [
                 {

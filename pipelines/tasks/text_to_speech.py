@@ -165,10 +165,19 @@ class TextToSpeech(Task):
             why = implausible(len(row["text"]), seconds)
             if why:
                 raise DataError(why)
+            if self.speakers and row.get("speaker") is None:
+                raise DataError("no speaker is named, and the voice of one is learned")
             return {"tokens": family.tokens(row["text"]), "speaker": self._number(row.get("speaker"))}
 
         recordings = Recordings(rows, family.mel.sampling_rate, self.options.max_seconds, fields)
-        return Spoken(recordings, family.mel, family.frames, trim=self.options.trim, loudness=self.options.loudness)
+        return Spoken(
+            recordings,
+            family.mel,
+            family.frames,
+            trim=self.options.trim,
+            loudness=self.options.loudness,
+            tokens_have_frames=family.tokens_have_frames,
+        )
 
     def _number(self, speaker: Any) -> int:
         """The number of a voice. Raises DataError for a speaker that the model does not know."""
@@ -285,7 +294,7 @@ class TextToSpeech(Task):
                     found.append(request)
                     break
         if count and not found:
-            raise DataError("samples: no text of the split can be said (options.samples=0 makes none)")
+            raise DataError("samples: no text of the split can be said (set options.samples=0 and options.grid=0)")
         return found
 
     def _can_be_said(self, request: Request) -> bool:

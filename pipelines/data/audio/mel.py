@@ -45,11 +45,11 @@ class MelSettings:
         top = self.fmax if self.fmax is not None else self.sampling_rate / 2
         wrong = (
             "hop_length <= win_length <= n_fft" if not 0 < self.hop_length <= self.win_length <= self.n_fft
-            else "n_fft of at most 65,536" if self.n_fft > 65_536
+            else "an even n_fft from 4 to 65,536" if self.n_fft % 2 or not 4 <= self.n_fft <= 65_536
             else "a sampling_rate from 1,000 to 192,000" if not 1000 <= self.sampling_rate <= 192_000
             else "num_mel_bins from 1 to 512" if not 1 <= self.num_mel_bins <= 512
             else "0 <= fmin < fmax <= half of sampling_rate" if not 0 <= self.fmin < top <= self.sampling_rate / 2
-            else "a floor above 0" if not 0 < self.floor < 1
+            else "a floor from 1e-30 to 1" if not 1e-30 <= self.floor < 1
             else ""
         )  # fmt: skip
         if wrong:
@@ -63,7 +63,7 @@ class MelSettings:
         known = {one.name: one.default for one in fields(cls)}
         for key, value in found.items():
             usual = known.get(key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e9
             fits = (
                 value in ("ln", "log10") if key == "log"
                 else number and value == int(value) if isinstance(usual, int)

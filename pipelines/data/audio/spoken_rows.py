@@ -29,7 +29,8 @@ class Spoken(OfRecordings):
     Silence at both ends is cut off with `trim`, and loudness is levelled with `loudness`, before the spectrogram is
     computed. `learned(frames)` is how many of so many frames the model learns. As many spectrograms as fit `room`
     (bytes) are kept, in memory that forked workers of a data loader share. The length of an example is its number of
-    frames, before silence is cut off, because headers say no more.
+    frames, before silence is cut off, because headers say no more. With `tokens_have_frames` a text with more tokens
+    than frames is an error.
     """
 
     budget = FRAMES
@@ -42,14 +43,16 @@ class Spoken(OfRecordings):
         *,
         trim: bool,
         loudness: bool,
+        tokens_have_frames: bool = False,
         room: float = ROOM,
     ) -> None:
         self.recordings, self.mel, self.learned = recordings, mel, learned
-        self.trim, self.loudness = trim, loudness
+        self.trim, self.loudness, self.tokens_have_frames = trim, loudness, tokens_have_frames
         self.ids = list(recordings.rows["id"])
         # a resampled recording may have a few samples more than its header says
         self.most = [1 + mel.frames(math.ceil(seconds * mel.sampling_rate)) for seconds in recordings.seconds]
-        self.ends = np.cumsum([mel.num_mel_bins * frames for frames in self.most])
+        used = [0 if number in recordings.unusable else frames for number, frames in enumerate(self.most)]
+        self.ends = np.cumsum([mel.num_mel_bins * frames for frames in used])
         fit = int((4 * self.ends <= room).sum())
         self.kept = shared(int(self.ends[fit - 1]) if fit else 0, np.float32)
         self.known = shared(fit, np.int32)  # frames kept of each recording; 0: not computed yet
@@ -78,6 +81,11 @@ class Spoken(OfRecordings):
                 self.kept[place : place + mel.size] = mel.ravel()
                 self.known[index] = len(mel)  # set last: then the frames are already there
         fields = {"seconds": self.recordings.seconds[index], **self.recordings.fields[index]}
+        if self.tokens_have_frames and len(fields["tokens"]) > len(mel):
+            raise DataError(
+                f"{self.ids[index]}: {len(fields['tokens'])} characters and pauses in {len(mel)} frames of sound: "
+                "the text is too long for the recording"
+            )
         return {"id": self.ids[index], "row": index, "mel": mel, **fields}
 
     def _computed(self, index: int) -> np.ndarray:
