@@ -70,7 +70,11 @@ def networks(kind: str) -> list[type[Classic]]:
 
 
 def _modules(kind: str) -> list[Any]:
-    return [importlib.import_module(f"pipelines.models.{module}") for module in KINDS[kind]]
+    # each by its name, so that a Space has the file
+    from pipelines.models import classic_audio, classic_autoencoder, classic_images, classic_texts
+
+    known = {one.__name__: one for one in (classic_audio, classic_autoencoder, classic_images, classic_texts)}
+    return [known[f"pipelines.models.{module}"] for module in KINDS[kind]]
 
 
 def recipe_keys(kind: type[Classic]) -> dict[str, Any]:

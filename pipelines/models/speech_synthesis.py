@@ -4,7 +4,6 @@
 is, and how it makes spectrograms. A vocoder (pipelines.models.vocoders) makes recordings of them.
 """
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -118,4 +117,7 @@ def speakers_of(folder: Path) -> list[str]:
 
 def _module(kind: str) -> Any:
     """The module of the family that has this kind of model."""
-    return importlib.import_module(f"pipelines.models.{'flow_speech' if kind == 'flow_speech' else 'speecht5'}")
+    # each by its name, so that a Space has the file
+    from pipelines.models import flow_speech, speecht5
+
+    return flow_speech if kind == "flow_speech" else speecht5

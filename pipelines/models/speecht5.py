@@ -545,10 +545,10 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _need_sentencepiece() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("sentencepiece") is None:
-        raise ModelError("SpeechT5 reads texts with sentencepiece: pip install 'graft-pipelines[speech]'")
+    try:
+        import sentencepiece  # noqa: F401 (transformers uses it; a Space requires what its modules import)
+    except ImportError:
+        raise ModelError("SpeechT5 reads texts with sentencepiece: pip install 'graft-pipelines[speech]'") from None
 
 
 def learned_tokenizer(texts: Sequence[str]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import ModelError
+from pipelines.models.classic_kinds import KINDS
 from pipelines.publishing import space
 from pipelines.publishing.publish import publish
 from pipelines.publishing.space import space_folder
@@ -99,6 +100,30 @@ def test_requirements_are_the_versions_here_and_not_graft(folder: Path) -> None:
     assert not [name for name in pins if "graft" in name]
     assert all(importlib.metadata.version(name).split("+")[0] == version for name, version in pins.items())
     assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize(
+    ("task", "models", "own"),
+    [
+        ("text-to-speech", {"flow_speech", "speecht5", "vocoders", "wavenet"}, {"inflect", "sentencepiece"}),
+        ("audio-generation-wavenet", {"wavenet", "wavenet_network"}, set()),
+    ],
+)
+def test_a_space_that_makes_sound_has_its_models_and_measures_nothing(
+    task: str, models: set[str], own: set[str], tmp_path: Path
+) -> None:
+    folder = space_folder(REPO, task, tmp_path / "space")
+    listed = {line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines() if "==" in line}
+    assert models <= {path.stem for path in (folder / "pipelines" / "models").glob("*.py")}
+    assert {"soundfile", *own} <= listed
+    assert not listed & {"resemblyzer", "speechmos", "onnxruntime"}
+    code = {path.stem for path in (folder / "pipelines" / "generation").glob("*.py")}
+    assert code == {"__init__", "audio", "requests", "spec"}
+
+
+def test_a_space_has_the_networks_of_the_classics(folder: Path) -> None:
+    networks = {module for modules in KINDS.values() for module in modules}
+    assert networks <= {path.stem for path in (folder / "pipelines" / "models").glob("*.py")}
 
 
 def test_its_front_matter_is_what_a_space_needs(folder: Path) -> None:
