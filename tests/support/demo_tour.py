@@ -45,7 +45,10 @@ def answered(page: Any) -> None:
         example.click()
     if button.count():
         if example.count():
-            page.wait_for_function("[...document.querySelectorAll('textarea')].some(field => field.value)")
+            if page.locator("textarea").count():
+                page.wait_for_function("[...document.querySelectorAll('textarea')].some(field => field.value)")
+            else:
+                page.wait_for_timeout(1.5 * SECONDS)  # a recording is loaded into its field
         button.click()
     page.wait_for_function(DONE, arg=ANSWER, timeout=60 * SECONDS)
     if page.locator(".graft-output.graft-note").count():  # a generator: its results appear one by one
