@@ -215,6 +215,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "speaker_model": judged.speakers.name if judged.speakers is not None else None,
         "searched": searched,
         "published": published,
+        "resynthesised": resynthesised(material.requests),
         "rows": [ROWS_TABLE] if material.asked("text") else [],  # tables that show texts of rows
     }
     return {
@@ -224,6 +225,11 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "figures": _figures(samples, material, copied),
         "samples": about,
     }
+
+
+def resynthesised(requests: Sequence[Request]) -> bool:
+    """Whether samples were made of recordings of rows, as a vocoder does: whoever hears them hears these rows."""
+    return any(request.get("audio") is not None for request in requests)
 
 
 def _speaks(options: Any) -> bool:
@@ -524,6 +530,7 @@ def _row(found: Found, side: int, places: np.ndarray, metrics: Mapping[str, floa
 def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[str, Any]:
     """Spectrograms of the samples without copies; of samples over the real ones of their rows; and over training."""
     figures: dict[str, Any] = {}
+    shows = ROWS if resynthesised(material.requests) else AGGREGATE
     shown = [number for number in range(len(material.made)) if not copied[number]][: recordings.SHOWN]
     if shown:
         panels = [
@@ -531,7 +538,7 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
             for number in shown
         ]
         without = ", without copies of training recordings" if copied.any() else ""
-        figures["samples"] = recordings.spectrograms_figure(panels, f"{len(panels)} samples{without}")
+        figures["samples"] = recordings.spectrograms_figure(panels, f"{len(panels)} samples{without}", shows)
     pairs = [
         (_panel(_called(material.requests[number]), material.made[number]), _panel("real", material.real[place]))
         for number, place in enumerate(material.place)
@@ -542,7 +549,7 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
     if len(samples.grids) > 1:
         some = evenly_spaced(samples.grids, image_grids.MOMENTS)
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in some]
-        shows = ROWS if copied.any() and not samples.publishes_rows else AGGREGATE
+        shows = ROWS if copied.any() and not samples.publishes_rows else shows
         figures["over_training"] = image_grids.over_training(steps, shows, same="The same requests")
     return figures
 

@@ -20,8 +20,11 @@ Panel = tuple[str, np.ndarray, float]
 
 
 @styled
-def spectrograms_figure(made: Sequence[Panel], title: str) -> "Figure":
-    """Spectrograms of samples, on one axis of time, at most eight. No row of the data is shown."""
+def spectrograms_figure(made: Sequence[Panel], title: str, shows: str = AGGREGATE) -> "Figure":
+    """Spectrograms of samples, on one axis of time, at most eight.
+
+    `shows` is ROWS if samples were made of recordings of rows.
+    """
     shown = made[:SHOWN]
     across = 2 if len(shown) > 1 else 1
     down = math.ceil(len(shown) / across)
@@ -35,7 +38,7 @@ def spectrograms_figure(made: Sequence[Panel], title: str) -> "Figure":
     for place in places[max(0, len(shown) - across) : len(shown)]:
         _seconds(place)
     headline(figure, title)
-    return finish(figure, f"{title}: spectrograms of {len(shown)} generated recordings.", AGGREGATE)
+    return finish(figure, f"{title}: spectrograms of {len(shown)} generated recordings.", shows)
 
 
 @styled

@@ -121,14 +121,17 @@ def _copy_sounds(run: Path, results: Mapping[str, Any], rows: int) -> list[dict[
     """Copy the generated recordings that results.json names into model/samples/: the file of each, and what it is.
 
     Copies of training recordings are not among them. Their tags hold no text, speaker or class of the data, but for as
-    many of them as rows may be published. Raises RunError.
+    many of them as rows may be published. What a vocoder made of test recordings are rows: only so many are copied.
+    Raises RunError.
     """
     import soundfile
 
     target, found = run / "model" / "samples", []
+    made = results.get("samples", {})
+    published = made.get("published", [])[: rows if made.get("resynthesised") else None]
     try:
         shutil.rmtree(target, ignore_errors=True)
-        for place, number in enumerate(results.get("samples", {}).get("published", [])):
+        for place, number in enumerate(published):
             name = f"{int(number):05}.wav"
             path = run / "samples" / name
             if not path.is_file() or path.is_symlink():

@@ -261,6 +261,11 @@ def test_figures_that_show_rows_stay(splits: Splits, tmp_path: Path) -> None:
     shows = {name: figure.get_gid() for name, figure in found["figures"].items()}
     assert shows == {"samples": AGGREGATE, "beside_real_recordings": ROWS, "over_training": AGGREGATE}
     assert not any(text in found["figures"]["samples"].get_label() for text in TEXTS)
+    assert not found["samples"]["resynthesised"]
+    requests = [{**one, "audio": splits.test[one["row"]]["audio"]} for one in requests]
+    found = sounds.measured(samples(splits, results, requests, NOBODY, grids=grids), Options())
+    assert {figure.get_gid() for figure in found["figures"].values()} == {ROWS}, "a vocoder's samples sound as the rows"
+    assert found["samples"]["resynthesised"]
 
 
 def test_a_second_is_as_wide_in_all_pictures() -> None:

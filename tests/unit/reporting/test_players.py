@@ -45,6 +45,7 @@ MADE = {
     "speaker_model": None,
     "searched": 500,
     "published": [0, 1, 2, 4],
+    "resynthesised": False,
     "rows": ["by text"],
 }
 
@@ -144,6 +145,17 @@ def test_as_many_texts_as_rows_may_be_published(run: Path) -> None:
     results = json.loads((run / "results.json").read_text())
     assert len(public_results({"hub": {"examples": 2}}, results)["test"]["tables"]["by text"]) == 2
     assert "by text" not in public_results({"hub": {"examples": 0}}, results)["test"]["tables"]
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_a_vocoder_publishes_no_more_test_recordings_than_the_recipe_allows(run: Path, allowed: int) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "hub": {**recipe["hub"], "examples": allowed}}))
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "samples": {**MADE, "resynthesised": True}}))
+    write_card(run)
+    assert len(list((run / "model").glob("samples/*.wav"))) == allowed
+    assert len([name for name in own_files(run) if name.startswith("samples/")]) <= allowed
 
 
 def test_only_samples_that_the_card_names_are_published(run: Path) -> None:
