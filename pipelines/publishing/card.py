@@ -209,7 +209,9 @@ def card_data(
             },
         )
         for key, value in measured.items()
-        for of in [_of_made(made) if key in made["metrics"] else {"split": test["split"], "args": {"n": test["n"]}}]
+        for of in [
+            _of_made(made, key) if key in made["metrics"] else {"split": test["split"], "args": {"n": test["n"]}}
+        ]
     ]
     base = results["model"]["base_model"] if recipe["model"]["weights"] == "pretrained" else None
     return ModelCardData(
@@ -232,9 +234,11 @@ def _library(task: type[Task], config: Mapping[str, Any]) -> str:
     return library(config) or task.hub.library_name
 
 
-def _of_made(made: dict[str, Any]) -> dict[str, Any]:
-    """The data of a metric of generated images: their number, and the number and split of the real images."""
-    n = made["n"] - made.get("flagged", 0)
+def _of_made(made: dict[str, Any], key: str) -> dict[str, Any]:
+    """The data of a metric of generated images or recordings: the number of those that have this figure, and the number
+    and split of the real ones.
+    """
+    n = made.get("measured", {}).get(key, made["n"] - made.get("flagged", 0))
     return {"split": made["reference"], "args": {"n": n, "compared": made["compared"], "reference": made["reference"]}}
 
 

@@ -46,6 +46,10 @@ MADE = {
     "searched": 500,
     "published": [0, 1, 2, 4],
     "resynthesised": False,
+    "of_rows": True,
+    "spelled": True,
+    "voices": 12,
+    "measured": {"memorised": 9},
     "rows": ["by text"],
 }
 
@@ -179,11 +183,24 @@ def test_the_part_of_the_card(run: Path) -> None:
     assert "All of this audio is synthetic" in found
     assert "the vocoder is Griffin-Lim" in found
     assert "took 0.250 seconds of computing" in found
-    assert "openai/whisper-tiny wrote down what it heard; both texts were normalised (basic)" in found
+    said = "wrote down what it heard; both texts were written out as they are spoken, and normalised (basic)"
+    assert f"openai/whisper-tiny {said}" in found
+    assert "9 real recordings of the test split, of the same rows" in found
+    assert "Fewer recordings have some of these figures: Memorised" in found
     assert "of 500 that were searched" in found
     assert "1 recording that is a copy of training recordings is not among the samples" in found
     assert "Use the voice of a person only as" in found
-    bare = {**MADE, "metrics": [], "real_time_factor": None, "vocoder": None, "copies": 0}
+    bare = {
+        **MADE,
+        "of_rows": False,
+        "measured": {},
+        "metrics": [],
+        "real_time_factor": None,
+        "vocoder": None,
+        "copies": 0,
+    }
     found = text.render(results={**results, "samples": bare}, test={"metrics": {}}, players=[], examples=[])
     assert "vocoder" not in found
+    assert "of the same rows" not in found
+    assert "the samples were not made of rows" in found
     assert "<audio" not in found
