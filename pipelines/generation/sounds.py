@@ -16,7 +16,8 @@ import numpy as np
 from pipelines.data.audio import spectrogram
 from pipelines.data.audio.mel import MelSettings, log_mel
 from pipelines.data.audio.reading import read_audio
-from pipelines.errors import DataError, of_key
+from pipelines.data.text.spoken import spoken
+from pipelines.errors import DataError, GraftError, of_key
 from pipelines.generation import opinion, recognisers, speakers
 from pipelines.generation.audio import Sound
 from pipelines.generation.spec import Request, Samples
@@ -29,10 +30,11 @@ from pipelines.utils.sequences import each, evenly_spaced
 log = logging.getLogger("graft")
 
 SHOWN = 8  # samples with a player on the card and in the report
-LONGEST = 30.0  # seconds of a real recording that are compared; what follows is left out
+LONGEST = 30.0  # seconds of a recording that are compared with others; what follows is left out
 QUIET = 40.0  # dB below the loudest frame: frames so quiet at both ends are no part of a comparison
 SEARCHED = 5000  # training recordings, evenly spread, among which copies are looked for
 TAKES = 5  # training recordings of a speaker whose mean is the speaker's voice
+VOICES = 100  # speakers of train among whom the nearest voice is looked for; more only if the samples have more
 FRAMES, BANDS, DEPTH = 32, 40, 80.0  # of the small spectrogram by which copies are found; dB below its maximum
 PIXELS, HEIGHT = 160, 96  # of a grid: columns for a second, lines
 WIDEST = 480  # columns of a grid's recording
@@ -128,6 +130,34 @@ def small(sound: Sound) -> np.ndarray:
     return found
 
 
+class Take(NamedTuple):
+    """A recording as it is compared."""
+
+    sound: Sound
+    """At most its first LONGEST seconds."""
+    whole: bool
+    """Whether that is all of it."""
+    frames: int
+    """From the first loud frame to the last one, of all of it."""
+
+
+def take(sound: Sound) -> Take:
+    most = round(LONGEST * sound.rate)
+    return Take(Sound(sound.samples[:most], sound.rate), len(sound.samples) <= most, spoken_frames(sound))
+
+
+def spoken_frames(sound: Sound) -> int:
+    """The number of frames of `spoken_part`, of a recording of any length: LONGEST seconds are in memory at a time."""
+    hop = settings(sound.rate).hop_length
+    step = hop * round(LONGEST * sound.rate / hop)
+    parts = [
+        _mels(Sound(sound.samples[start : start + step], sound.rate)).max(1)
+        for start in range(0, max(1, len(sound.samples)), step)
+    ]
+    loud = np.concatenate([*(part[: step // hop] for part in parts[:-1]), parts[-1]])  # ends of parts are there twice
+    return len(spoken_part(loud[:, None]))
+
+
 def _mels(sound: Sound) -> np.ndarray:
     """The log-mel spectrogram of a recording that may be empty or hold values that are no numbers."""
     return log_mel(np.nan_to_num(sound.samples, nan=0.0, posinf=1.0, neginf=-1.0), settings(sound.rate))
@@ -144,6 +174,8 @@ class Scores:
     """[samples]; bool for a share."""
     real: np.ndarray | None = None
     """[real recordings], or None if there is no such figure of them."""
+    share: bool = False
+    """Whether each value is right or wrong."""
 
 
 @dataclass
@@ -151,9 +183,13 @@ class Found:
     """What is known so far."""
 
     scores: dict[str, Scores] = field(default_factory=dict)
-    records: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
-    """Transcripts of samples and of real recordings, as pipelines.metrics.speech_recognition takes them."""
+    records: tuple[list[dict[str, Any] | None], list[dict[str, Any] | None]] | None = None
+    """Transcripts of samples and of real recordings, as pipelines.metrics.speech_recognition takes them. None for a
+    real recording that was cut: its text says more than can be heard.
+    """
     heard: list[str | None] | None = None
+    voices: int = 0
+    """Number of voices among which the nearest was looked for."""
 
 
 @dataclass
@@ -164,11 +200,22 @@ class Material:
     requests: Sequence[Request]
     numbers: list[int]
     """The test rows of the real recordings, each once."""
-    real: list[Sound]
+    takes: list[Take]
+    """The real recordings."""
     rows: Any
     """The test split."""
     place: list[int | None]
-    """For each sample the place of its own row in `real`; None if it has none."""
+    """For each sample the place of its own row in `takes`; None if it has none."""
+
+    @property
+    def real(self) -> list[Sound]:
+        return [one.sound for one in self.takes]
+
+    @property
+    def units(self) -> np.ndarray:
+        """[samples]: a number for each row; samples of one row say the same, so intervals draw them together."""
+        rows = [request.get("row") for request in self.requests]
+        return np.array([-1 - number if row is None else int(row) for number, row in enumerate(rows)])
 
     def column(self, name: str) -> list[Any] | None:
         """This column of the rows of the real recordings; None if the data have no such column."""
@@ -191,7 +238,7 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
     with samples.progress.item("recordings to compare", len(material.made) + len(material.real)) as shown:
         _pairs(found, material, samples, rate)
         if judged.recogniser is not None:
-            _recognised(found, material, judged.recogniser)
+            _recognised(found, material, judged.recogniser, getattr(options, "language", None))
         if judged.speakers is not None:
             _voices(found, material, samples, judged.speakers, rate)
         if judged.opinions is not None:
@@ -199,11 +246,9 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
             found.scores |= {name: Scores(made[name], real[name]) for name in made}
         shown.advance(len(material.made) + len(material.real))
     copied, searched = _copies(found, material, samples, rate)
-    metrics, ci95 = _metrics(found)
+    metrics, ci95 = _metrics(found, material.units)
     seconds = sum(len(sound.samples) for sound in material.made) / rate
     published = [number for number in range(len(material.made)) if not copied[number]][:SHOWN]
-    # a vocoder says again what a row says, in the same voice: such samples are published like rows
-    of_rows = any("audio" in request for request in material.requests)
     vocoder = getattr(options, "vocoder", None)
     about = {
         "n": len(material.made),
@@ -217,10 +262,14 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "vocoder": recognisers.called(vocoder) if vocoder else "Griffin-Lim" if _speaks(options) else None,
         "recogniser": judged.recogniser.name if judged.recogniser is not None else None,
         "normaliser": recognisers.NORMALISER if found.records is not None else None,
+        "spelled": found.records is not None and getattr(options, "language", None) is not None,
         "speaker_model": judged.speakers.name if judged.speakers is not None else None,
+        "voices": found.voices,
+        "measured": _measured(found, len(material.made)),
         "searched": searched,
         "published": published,
-        "of_rows": of_rows,
+        "resynthesised": resynthesised(material.requests),
+        "of_rows": any(place is not None for place in material.place),
         "rows": [ROWS_TABLE] if material.asked("text") else [],  # tables that show texts of rows
     }
     return {
@@ -230,6 +279,11 @@ def measured(samples: Samples, options: Any) -> dict[str, Any]:
         "figures": _figures(samples, material, copied),
         "samples": about,
     }
+
+
+def resynthesised(requests: Sequence[Request]) -> bool:
+    """Whether samples were made of recordings of rows, as a vocoder does: whoever hears them hears these rows."""
+    return any(request.get("audio") is not None for request in requests)
 
 
 def _speaks(options: Any) -> bool:
@@ -245,23 +299,20 @@ def _material(samples: Samples, rate: int) -> Material:
         wanted = evenly_spaced(_readable(samples, "test"), max(2, len(requests)))
     else:
         wanted = sorted({int(row) for row in asked if row is not None})
-    numbers, real = _recordings(samples, "test", wanted, rate)
+    numbers, real = _recordings(samples, "test", wanted, rate, take)
     places = {number: place for place, number in enumerate(numbers)}
     place = [None if row is None else places.get(int(row)) for row in asked]
     return Material(list(samples.results), requests, numbers, real, rows, place)
 
 
 def _recordings(
-    samples: Samples, split: str, numbers: Sequence[int], rate: int, use: Callable[[Sound], Any] = lambda sound: sound
+    samples: Samples, split: str, numbers: Sequence[int], rate: int, use: Callable[[Sound], Any]
 ) -> tuple[list[int], list[Any]]:
-    """Recordings with these numbers that can be read, or what `use` makes of each; the others are counted as skipped.
-
-    At most LONGEST seconds of each.
-    """
+    """What `use` makes of the recordings with these numbers that can be read; the others are counted as skipped."""
     rows, known = samples.splits[split], set(_readable(samples, split))
 
     def read(number: int) -> Any:
-        return use(Sound(read_audio(rows[number]["audio"], rate, silent_ok=True)[: round(LONGEST * rate)], rate))
+        return use(Sound(read_audio(rows[number]["audio"], rate, silent_ok=True), rate))
 
     wanted = [number for number in numbers if number in known]
     found = each(read, wanted, cores())
@@ -286,13 +337,13 @@ def _pairs(found: Found, material: Material, samples: Samples, rate: int) -> Non
     """
     kinds = ["audio" if "audio" in request else "text" if "text" in request else "" for request in material.requests]
     pairs = [
-        None if place is None or not kind else (material.made[number], material.real[place], kind == "audio")
+        None if place is None or not kind else (take(material.made[number]), material.takes[place], kind == "audio")
         for number, (place, kind) in enumerate(zip(material.place, kinds, strict=True))
     ]
     if not any(pairs):
         return
     takes = [
-        None if other is None else (material.real[place], other, False)
+        None if other is None else (material.takes[place], other, False)
         for place, other in enumerate(_other_takes(material, samples, rate))
     ]
     names = ("mel_cepstral_distortion", "log_mel_distance", "duration_ratio")
@@ -304,30 +355,34 @@ def _pairs(found: Found, material: Material, samples: Samples, rate: int) -> Non
         found.scores[name] = Scores(made[:, column], real[:, column])
 
 
-def _distances(made: Sound, real: Sound, same_time: bool) -> list[float]:
+def _distances(made: Take, real: Take, same_time: bool) -> list[float]:
     """Mel-cepstral distortion, log-mel distance and ratio of durations of two recordings of one rate.
 
-    `same_time`: one was made of the other's spectrogram, so frames of the same time are compared.
+    `same_time`: one was made of the other's spectrogram, so frames of the same time are compared, and both are equally
+    long. Otherwise recordings that were cut have no distance: they end at different words.
     """
-    one, two = _mels(made), _mels(real)
+    one, two = _mels(made.sound), _mels(real.sound)
     if same_time:
         frames = min(len(one), len(two))
         cut = one[:frames], two[:frames]
         cepstra = [speech_synthesis.cepstra(part) for part in cut]
         distortion = float(speech_synthesis.distortions(*cepstra).mean())
-        return [distortion, speech_synthesis.log_mel_distance(*cut), len(one) / len(two)]
+        return [distortion, speech_synthesis.log_mel_distance(*cut), math.nan]
+    ratio = made.frames / real.frames
+    if not (made.whole and real.whole):
+        return [math.nan, math.nan, ratio]
     one, two = spoken_part(one), spoken_part(two)
     try:
         path = speech_synthesis.aligned(speech_synthesis.cepstra(one), speech_synthesis.cepstra(two))
     except DataError:  # too long to align
-        return [math.nan, math.nan, len(one) / len(two)]
+        return [math.nan, math.nan, ratio]
     apart = speech_synthesis.distortions(
         speech_synthesis.cepstra(one)[path[:, 0]], speech_synthesis.cepstra(two)[path[:, 1]]
     )
-    return [float(apart.mean()), speech_synthesis.log_mel_distance(one, two, path), len(one) / len(two)]
+    return [float(apart.mean()), speech_synthesis.log_mel_distance(one, two, path), ratio]
 
 
-def _other_takes(material: Material, samples: Samples, rate: int) -> list[Sound | None]:
+def _other_takes(material: Material, samples: Samples, rate: int) -> list[Take | None]:
     """For each real recording another one of the same words by the same speaker, from the test rows; None if there is
     none. Of several it is the next one.
     """
@@ -344,7 +399,7 @@ def _other_takes(material: Material, samples: Samples, rate: int) -> list[Sound 
         group = groups.get((texts[number], voices[number]), [])
         if len(group) > 1 and number in group:
             other[number] = group[(group.index(number) + 1) % len(group)]
-    numbers, found = _recordings(samples, "test", sorted(set(other.values())), rate)
+    numbers, found = _recordings(samples, "test", sorted(set(other.values())), rate, take)
     heard = dict(zip(numbers, found, strict=True))
     return [heard.get(other[number]) if number in other else None for number in material.numbers]
 
@@ -352,8 +407,11 @@ def _other_takes(material: Material, samples: Samples, rate: int) -> list[Sound 
 # ---- what is heard ----
 
 
-def _recognised(found: Found, material: Material, judge: recognisers.Recogniser) -> None:
-    """Error rates of transcripts, or the share of recordings whose first class is the one that was asked for."""
+def _recognised(found: Found, material: Material, judge: recognisers.Recogniser, language: str | None) -> None:
+    """Error rates of transcripts, or the share of recordings whose first class is the one that was asked for.
+
+    `language`: the texts were written out as they are spoken in it (None: they were not), and so are transcripts.
+    """
     column = "text" if judge.labels is None else "label"
     wanted, true = material.asked(column), material.column(column)
     if wanted is None or true is None:
@@ -363,8 +421,13 @@ def _recognised(found: Found, material: Material, judge: recognisers.Recogniser)
     found.heard = heard
     if judge.labels is None:
         found.records = (
-            _transcripts([str(one) for one in wanted], heard),
-            _transcripts([str(one) for one in true], real),
+            _transcripts([str(one) for one in wanted], heard, language),
+            [
+                record if one.whole else None
+                for one, record in zip(
+                    material.takes, _transcripts([str(one) for one in true], real, language), strict=True
+                )
+            ],
         )
         return
     unknown = sorted({str(one) for one in wanted} - set(judge.labels))
@@ -374,45 +437,67 @@ def _recognised(found: Found, material: Material, judge: recognisers.Recogniser)
     found.scores["recognised"] = Scores(
         np.array([str(one) == other for one, other in zip(wanted, heard, strict=True)]),
         np.array([str(one) == other for one, other in zip(true, real, strict=True)]),
+        share=True,
     )
 
 
-def _transcripts(true: Sequence[str], heard: Sequence[str | None]) -> list[dict[str, Any]]:
+def _transcripts(true: Sequence[str], heard: Sequence[str | None], language: str | None) -> list[dict[str, Any] | None]:
     """Records of transcripts; where nothing could be read, nothing was heard."""
     return [
-        {"id": f"{number:06}", "true": one, "predicted": other or ""}
+        {"id": f"{number:06}", "true": one, "predicted": _as_spoken(other or "", language)}
         for number, (one, other) in enumerate(zip(true, heard, strict=True))
     ]
+
+
+def _as_spoken(heard: str, language: str | None) -> str:
+    """A transcript written out as the texts are: `42` that was heard is no error where the text is `forty-two`."""
+    if language is None:
+        return heard
+    try:
+        return spoken(heard, language)
+    except GraftError:  # nothing but signs, or the library that writes numbers is not installed
+        return heard
 
 
 # ---- voices ----
 
 
 def _voices(found: Found, material: Material, samples: Samples, judge: speakers.SpeakerModel, rate: int) -> None:
-    """Cosines with the voice of the speaker, from training recordings; with several voices also who is nearest."""
+    """Cosines with the voice of the speaker, from training recordings; with several voices also who is nearest.
+
+    All speakers of train are candidates; of more than VOICES those of the samples, and others, evenly spread.
+    """
     train = samples.splits.train
-    names = [str(one) for one in train["speaker"]] if "speaker" in train.column_names else [""] * len(train)
+    names = (
+        [None if one is None else str(one) for one in train["speaker"]]
+        if "speaker" in train.column_names
+        else [""] * len(train)
+    )
     true = material.column("speaker") if "speaker" in train.column_names else [""] * len(material.real)
     wanted = material.asked("speaker") if "speaker" in train.column_names else [""] * len(material.made)
     if wanted is None or true is None:
         log.warning("voices are not compared: the recordings have no speaker")
         return
     own = {str(one) for one in (*wanted, *true)}
-    chosen: dict[str, list[int]] = {name: [] for name in sorted(own)}
+    spoken_by: dict[str, list[int]] = {}
     for number in _readable(samples, "train"):
-        if names[number] in own:
-            chosen[names[number]].append(number)
+        if (name := names[number]) is not None:
+            spoken_by.setdefault(name, []).append(number)
+    own &= set(spoken_by)
+    others = evenly_spaced(sorted(set(spoken_by) - own), max(2, VOICES - len(own)))
+    chosen = {name: spoken_by[name] for name in sorted([*own, *others])}
     voices: dict[str, np.ndarray] = {}
     for name, numbers in chosen.items():
-        _, heard = _recordings(samples, "train", evenly_spaced(numbers, TAKES), rate)
+        _, heard = _recordings(samples, "train", evenly_spaced(numbers, TAKES), rate, take)
         if heard:
-            voices[name] = speech_synthesis.voice(judge.embed(heard))
+            voices[name] = speech_synthesis.voice(judge.embed([one.sound for one in heard]))
     if not voices:
         return
     made, real = judge.embed(material.made), judge.embed(material.real)
     found.scores["speaker_similarity"] = Scores(_alike(made, wanted, voices), _alike(real, true, voices))
     if len(voices) > 1:
-        found.scores["right_speaker"] = Scores(_right(made, wanted, voices), _right(real, true, voices))
+        found.voices = len(voices)
+        found.scores["right_speaker"] = Scores(_right(made, wanted, voices), _right(real, true, voices), share=True)
 
 
 def _alike(embeddings: np.ndarray, names: Sequence[Any], voices: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -426,9 +511,15 @@ def _alike(embeddings: np.ndarray, names: Sequence[Any], voices: Mapping[str, np
 
 
 def _right(embeddings: np.ndarray, names: Sequence[Any], voices: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether the nearest voice is the speaker's; NaN for a speaker without training recordings.
+
+    A recording without a voice, such as silence, is like nobody: wrong.
+    """
     return np.array(
         [
-            speech_synthesis.nearest_speaker(one, voices) == str(name)
+            float(np.isfinite(one).all() and one.any() and speech_synthesis.nearest_speaker(one, voices) == str(name))
+            if str(name) in voices
+            else math.nan
             for one, name in zip(embeddings, names, strict=True)
         ]
     )
@@ -441,7 +532,7 @@ def _copies(found: Found, material: Material, samples: Samples, rate: int) -> tu
     """Which samples are near copies of a training recording, [samples], and how many of these were searched."""
     numbers = evenly_spaced(_readable(samples, "train"), SEARCHED)
     with samples.progress.item("training recordings to search", len(numbers)) as shown:
-        _, train = _recordings(samples, "train", numbers, rate, small)
+        _, train = _recordings(samples, "train", numbers, rate, lambda sound: small(_begin(sound)))
         shown.advance(len(numbers))
     if len(train) < 2:
         return np.zeros(len(material.made), bool), 0
@@ -450,34 +541,51 @@ def _copies(found: Found, material: Material, samples: Samples, rate: int) -> tu
     def near(sounds: Sequence[Sound]) -> np.ndarray:
         if not sounds:
             return np.zeros(0, bool)
-        return generation.memorised(generation.nearest(np.stack([small(one) for one in sounds]), known)[1])
+        return generation.memorised(generation.nearest(np.stack([small(_begin(one)) for one in sounds]), known)[1])
 
     copied = near(material.made)
-    found.scores["memorised"] = Scores(copied, near(material.real))
+    found.scores["memorised"] = Scores(copied, near(material.real), share=True)
     return copied, len(train)
+
+
+def _begin(sound: Sound) -> Sound:
+    """The first LONGEST seconds."""
+    return Sound(sound.samples[: round(LONGEST * sound.rate)], sound.rate)
 
 
 # ---- figures and tables ----
 
 
-def _metrics(found: Found) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Means over the samples that have a value, with intervals from resamples of them; error rates of transcripts."""
+def _metrics(found: Found, units: np.ndarray) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Means over the samples that have a value (`_measured` counts them), and error rates of transcripts.
+
+    Intervals are from resamples of `units` [samples].
+    """
     metrics: dict[str, float] = {}
     ci95: dict[str, list[float] | None] = {}
     if found.records is not None:
-        statistics = speech_recognition.statistics(found.records[0], recognisers.NORMALISER)
+        made = [record for record in found.records[0] if record is not None]
+        statistics = speech_recognition.statistics(made, recognisers.NORMALISER)
         own = speech_recognition.summarize(statistics, statistics.ones())
-        units = np.arange(len(found.records[0]))
-        drawn = intervals.resampled(lambda weights: speech_recognition.summarize(statistics, weights), units)
+        groups = np.unique(units, return_inverse=True)[1]
+        count = int(groups.max()) + 1
+        drawn = intervals.resampled(lambda weights: speech_recognition.summarize(statistics, weights), groups)
         for name in ("wer", "cer"):
             metrics[name] = own[name]
-            ci95[name] = intervals.bounds(drawn[name], len(units)) if len(units) > 1 else None
+            ci95[name] = intervals.bounds(drawn[name], count) if count > 1 else None
     for name, scores in found.scores.items():
-        known = scores.made[np.isfinite(scores.made)]
+        there = np.isfinite(scores.made)
+        known = scores.made[there]
         if len(known):
             metrics[name] = float(known.mean())
-            ci95[name] = intervals.of_mean(known)
+            ci95[name] = intervals.of_mean(known.astype(bool) if scores.share else known, units[there])
     return metrics, {name: bounds for name, bounds in ci95.items() if bounds is not None}
+
+
+def _measured(found: Found, count: int) -> dict[str, int]:
+    """The number of samples that each figure is of, where that is not all of them: silence has no voice."""
+    have = {name: int(np.isfinite(scores.made).sum()) for name, scores in found.scores.items()}
+    return {name: number for name, number in have.items() if 0 < number < count}
 
 
 def _tables(found: Found, material: Material, metrics: Mapping[str, float]) -> dict[str, list[dict[str, Any]]]:
@@ -516,7 +624,7 @@ def _row(found: Found, side: int, places: np.ndarray, metrics: Mapping[str, floa
     row: dict[str, float | None] = {}
     for name in metrics:
         if found.records is not None and name in ("wer", "cer"):
-            some = [found.records[side][place] for place in places]
+            some = [record for place in places if (record := found.records[side][place]) is not None]
             row[name] = speech_recognition.scores(some, recognisers.NORMALISER)[name] if some else None
             continue
         scores = found.scores[name]
@@ -530,7 +638,7 @@ def _row(found: Found, side: int, places: np.ndarray, metrics: Mapping[str, floa
 def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[str, Any]:
     """Spectrograms of the samples without copies; of samples over the real ones of their rows; and over training."""
     figures: dict[str, Any] = {}
-    public = samples.publishes_rows or not any("audio" in request for request in material.requests)
+    shows = ROWS if resynthesised(material.requests) else AGGREGATE
     shown = [number for number in range(len(material.made)) if not copied[number]][: recordings.SHOWN]
     if shown:
         panels = [
@@ -538,9 +646,7 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
             for number in shown
         ]
         without = ", without copies of training recordings" if copied.any() else ""
-        figures["samples"] = recordings.spectrograms_figure(
-            panels, f"{len(panels)} samples{without}", AGGREGATE if public else ROWS
-        )
+        figures["samples"] = recordings.spectrograms_figure(panels, f"{len(panels)} samples{without}", shows)
     pairs = [
         (_panel(_called(material.requests[number]), material.made[number]), _panel("real", material.real[place]))
         for number, place in enumerate(material.place)
@@ -551,7 +657,7 @@ def _figures(samples: Samples, material: Material, copied: np.ndarray) -> dict[s
     if len(samples.grids) > 1:
         some = evenly_spaced(samples.grids, image_grids.MOMENTS)
         steps = [(f"step {int(path.stem[5:]):,}", _opened(path)) for path in some]
-        shows = AGGREGATE if public and (samples.publishes_rows or not copied.any()) else ROWS
+        shows = ROWS if copied.any() and not samples.publishes_rows else shows
         figures["over_training"] = image_grids.over_training(steps, shows, same="The same requests")
     return figures
 

@@ -96,11 +96,16 @@ def all_alike(count: int, right: bool) -> list[float]:
     return [edge, 1.0] if right else [0.0, 1 - edge]
 
 
-def of_mean(values: np.ndarray) -> list[float] | None:
-    """The interval of the mean of values [n], or of a share if they are bool. None if it cannot be computed."""
-    if len(values) < 2:
+def of_mean(values: np.ndarray, units: np.ndarray | None = None) -> list[float] | None:
+    """The interval of the mean of values [n], or of a share if they are bool. None if it cannot be computed.
+
+    Values with the same number in `units` [n] are drawn together. None: each is its own unit.
+    """
+    groups = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    count = int(groups.max(initial=-1)) + 1
+    if count < 2:
         return None
     if values.dtype == bool and values.all() == values.any():
-        return all_alike(len(values), bool(values.all()))
-    found = resampled(lambda weights: {"mean": weights @ values.astype(float) / len(values)}, np.arange(len(values)))
-    return bounds(found["mean"], len(values))
+        return all_alike(count, bool(values.all()))
+    found = resampled(lambda weights: {"mean": weights @ values.astype(float) / weights.sum(-1)}, groups)
+    return bounds(found["mean"], count)

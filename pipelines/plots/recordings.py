@@ -21,7 +21,10 @@ Panel = tuple[str, np.ndarray, float]
 
 @styled
 def spectrograms_figure(made: Sequence[Panel], title: str, shows: str = AGGREGATE) -> "Figure":
-    """Spectrograms of samples, on one axis of time, at most eight. `shows` says whether they are like rows."""
+    """Spectrograms of samples, on one axis of time, at most eight.
+
+    `shows` is ROWS if samples were made of recordings of rows.
+    """
     shown = made[:SHOWN]
     across = 2 if len(shown) > 1 else 1
     down = math.ceil(len(shown) / across)

@@ -121,16 +121,16 @@ def _copy_sounds(run: Path, results: Mapping[str, Any], rows: int) -> list[dict[
     """Copy the generated recordings that results.json names into model/samples/: the file of each, and what it is.
 
     Copies of training recordings are not among them. Their tags hold no text, speaker or class of the data, but for as
-    many of them as rows may be published. Of recordings that a vocoder made of rows there are no more. Raises
-    RunError.
+    many of them as rows may be published. What a vocoder made of test recordings are rows: only so many are copied.
+    Raises RunError.
     """
     import soundfile
 
     target, found = run / "model" / "samples", []
+    made = results.get("samples", {})
+    published = made.get("published", [])[: rows if made.get("resynthesised") else None]
     try:
         shutil.rmtree(target, ignore_errors=True)
-        made = results.get("samples", {})
-        published = made.get("published", [])[: rows if made.get("of_rows") else None]
         for place, number in enumerate(published):
             name = f"{int(number):05}.wav"
             path = run / "samples" / name
@@ -209,7 +209,9 @@ def card_data(
             },
         )
         for key, value in measured.items()
-        for of in [_of_made(made) if key in made["metrics"] else {"split": test["split"], "args": {"n": test["n"]}}]
+        for of in [
+            _of_made(made, key) if key in made["metrics"] else {"split": test["split"], "args": {"n": test["n"]}}
+        ]
     ]
     base = results["model"]["base_model"] if recipe["model"]["weights"] == "pretrained" else None
     return ModelCardData(
@@ -232,9 +234,11 @@ def _library(task: type[Task], config: Mapping[str, Any]) -> str:
     return library(config) or task.hub.library_name
 
 
-def _of_made(made: dict[str, Any]) -> dict[str, Any]:
-    """The data of a metric of generated images: their number, and the number and split of the real images."""
-    n = made["n"] - made.get("flagged", 0)
+def _of_made(made: dict[str, Any], key: str) -> dict[str, Any]:
+    """The data of a metric of generated images or recordings: the number of those that have this figure, and the number
+    and split of the real ones.
+    """
+    n = made.get("measured", {}).get(key, made["n"] - made.get("flagged", 0))
     return {"split": made["reference"], "args": {"n": n, "compared": made["compared"], "reference": made["reference"]}}
 
 

@@ -351,44 +351,43 @@ class AudioGenerationWavenet(Task):
 
         known = self.options.condition
         if known == "mel":
-            # rows of the split in turn, evenly spread, because many data sets are sorted
-            places = self._readable(rows, count)
-            if count and not places:
-                raise DataError(
-                    "samples: no recording of the split can be made again (set options.samples=0 and options.grid=0)"
-                )
             said = "label" in rows.column_names
             return [
-                {
-                    "seed": seed,
-                    "audio": rows[row]["audio"],
-                    "row": row,
-                    **({"label": str(rows[row]["label"])} if said else {}),
-                }
-                for seed, row in enumerate(places)
+                {"seed": seed, "audio": audio, "row": row, **({"label": str(rows[row]["label"])} if said else {})}
+                for seed, (row, audio) in enumerate(self._readable(rows, count))
             ]
         if known == "none":
             return [{"seed": seed} for seed in range(count)]
-        names = labels_in_proportion([str(value) for value in rows[known]], count)
-        return [{"seed": seed, known: name} for seed, name in enumerate(names)]
+        names = self.labels or self.speakers
+        there = [str(value) for value in rows[known] if str(value) in names]  # a split may hold others
+        return [{"seed": seed, known: name} for seed, name in enumerate(labels_in_proportion(there or names, count))]
 
-    def _readable(self, rows: Any, count: int) -> list[int]:
-        """Up to `count` rows that can be made again, evenly spread; in place of one that cannot, one after it."""
-        from pipelines.data.audio.reading import read_audio
+    def _readable(self, rows: Any, count: int) -> list[tuple[int, Any]]:
+        """Numbers of at most `count` rows, and the first SECONDS.most seconds of their recordings, which can be read.
 
-        most, found, looked = min(count, len(rows)), [], set()
+        They are evenly spread, because many data sets are sorted. If a row cannot be read, the next one of its part of
+        the split takes its place. Raises DataError if none can be read.
+        """
+        from pipelines.data.audio.reading import header, read_audio
+
+        found: list[tuple[int, Any]] = []
+        most, why = min(count, len(rows)), ""
         for place in range(most):
-            for row in range(place * len(rows) // most, len(rows)):
-                if row in looked:
-                    continue
-                looked.add(row)
+            for number in range(place * len(rows) // most, (place + 1) * len(rows) // most):
+                audio = rows[number]["audio"]
                 try:
-                    given = read_audio(rows[row]["audio"], self.rate)
-                except DataError:  # it is counted as skipped where it is scored
+                    if header(audio).seconds > SECONDS.most:
+                        given: dict[str, Any] = audio if isinstance(audio, dict) else {"path": str(audio)}
+                        start = float(given.get("start") or 0)
+                        audio = {**given, "start": start, "end": start + SECONDS.most}
+                    read_audio(audio, self.rate)
+                except DataError as error:
+                    why = why or f"row {number}: {error}"
                     continue
-                if len(given) <= SECONDS.most * self.rate:
-                    found.append(row)
-                    break
+                found.append((number, audio))
+                break
+        if most and not found:
+            raise DataError(f"none of {len(rows)} rows can be made anew; the first: {why}")
         return found
 
     def _generate(self, model: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -416,9 +415,17 @@ class AudioGenerationWavenet(Task):
             raise DataError("audio is missing: this model makes a recording from the spectrogram of another one")
         if request.get("seconds") is not None:
             raise DataError("seconds: a vocoder's recording is as long as its spectrogram: leave seconds out")
-        given = read_audio(request["audio"], self.rate)
-        if len(given) > SECONDS.most * self.rate:
-            raise DataError(f"audio: {len(given) / self.rate:.0f} seconds, at most {SECONDS.most:g} are made: cut it")
+        called = "audio" if request.get("row") is None else f"row {request['row']}"
+        try:
+            given = read_audio(request["audio"], self.rate)
+        except DataError as error:
+            raise DataError(f"{called}: {error}") from None
+        most = round(SECONDS.most * self.rate)
+        if len(given) > most + 2:  # resampling rounds lengths
+            raise DataError(
+                f"{called}: {len(given) / self.rate:.0f} seconds, at most {SECONDS.most:g} are made: cut it"
+            )
+        given = given[:most]
         return log_mel(given, self.mel), len(given), seed, temperature
 
     def _number(self, seed: int, request: Mapping[str, Any]) -> int:

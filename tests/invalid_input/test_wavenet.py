@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
 from pipelines.config.recipe import validate
@@ -157,6 +158,33 @@ def test_wrong_requests_of_a_vocoder(vocoder: Loaded, tmp_path: Path) -> None:
         wavenet.vocode(model, [np.zeros((5, 9), np.float32)], [0])
     with pytest.raises(ModelError, match="a vocoder needs condition: mel"):
         wavenet.mel_of(contract.network())
+
+
+def test_rows_that_a_vocoder_cannot_read_are_not_asked_for(vocoder: Loaded, tmp_path: Path) -> None:
+    """One damaged recording, or a long one, of a test split must not end a run."""
+    files = [tiny_audio.write(tmp_path / f"{number}.wav", contract.sound(400, number), 4000) for number in range(6)]
+    files[0].write_bytes(b"RIFF")
+    files[3].unlink()
+    rng = np.random.default_rng(0)
+    long = tiny_audio.write(tmp_path / "long.wav", 0.1 * rng.standard_normal(8000 * 61).astype(np.float32), 8000)
+    rows = Dataset.from_list([{"audio": str(one)} for one in [*files[:4], long, files[5]]])
+    generation = vocoder.task.generation
+    asked = generation.requests(rows, 3)
+    assert [one["row"] for one in asked] == [1, 2, 4], "the next one takes the place of a row that cannot be read"
+    assert (asked[2]["audio"]["start"], asked[2]["audio"]["end"]) == (0, 60)
+    assert [one["row"] for one in generation.requests(rows, 6)] == [1, 2, 4, 5]
+    assert generation.requests(rows, 0) == []
+    assert len(generation.generate(vocoder.model, asked[:2])) == 2
+    with pytest.raises(DataError, match=r"none of 1 rows can be made anew; the first: row 0: .*0\.wav"):
+        generation.requests(rows.select([0]), 2)
+    with pytest.raises(DataError, match=r"row 3: .*3\.wav"):
+        generation.generate(vocoder.model, [{"seed": 0, "row": 3, "audio": str(files[3])}])
+
+
+def test_a_class_that_only_the_test_rows_have_is_not_asked_for(classes: Loaded) -> None:
+    requests = classes.task.generation.requests
+    for given, asked in ((["low", "hum", "high"], {"low", "high"}), (["hum"], {"low", "mid", "high"})):
+        assert {one["label"] for one in requests(Dataset.from_dict({"label": given}), 8)} == asked
 
 
 # ---- recipes and data ----

@@ -1,7 +1,6 @@
 """What a run says of the recordings that it generated: samples built by hand, measured beside real recordings."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
+from pipelines.data.audio.mel import log_mel
 from pipelines.data.filtering import Skips
 from pipelines.data.schema import Splits
 from pipelines.generation import sounds
@@ -20,6 +20,7 @@ from pipelines.generation.recognisers import Recogniser
 from pipelines.generation.sounds import Judges
 from pipelines.generation.speakers import SpeakerModel
 from pipelines.generation.spec import Samples
+from pipelines.metrics import intervals
 from pipelines.plots.style import AGGREGATE, ROWS
 from tests.support import tiny_audio
 
@@ -262,15 +263,11 @@ def test_figures_that_show_rows_stay(splits: Splits, tmp_path: Path) -> None:
     shows = {name: figure.get_gid() for name, figure in found["figures"].items()}
     assert shows == {"samples": AGGREGATE, "beside_real_recordings": ROWS, "over_training": AGGREGATE}
     assert not any(text in found["figures"]["samples"].get_label() for text in TEXTS)
-    assert not found["samples"]["of_rows"]
-    # a vocoder says again what a row says
-    again = [{**one, "audio": splits.test[one["row"]]["audio"]} for one in requests]
-    for publishes, shown in ((False, ROWS), (True, AGGREGATE)):
-        given = samples(splits, results, again, NOBODY, grids=grids)
-        made = sounds.measured(dataclasses.replace(given, publishes_rows=publishes), Options())
-        shows = {name: figure.get_gid() for name, figure in made["figures"].items()}
-        assert shows == {"samples": shown, "beside_real_recordings": ROWS, "over_training": shown}
-        assert made["samples"]["of_rows"]
+    assert not found["samples"]["resynthesised"]
+    requests = [{**one, "audio": splits.test[one["row"]]["audio"]} for one in requests]
+    found = sounds.measured(samples(splits, results, requests, NOBODY, grids=grids), Options())
+    assert {figure.get_gid() for figure in found["figures"].values()} == {ROWS}, "a vocoder's samples sound as the rows"
+    assert found["samples"]["resynthesised"]
 
 
 def test_a_second_is_as_wide_in_all_pictures() -> None:
@@ -282,3 +279,93 @@ def test_a_second_is_as_wide_in_all_pictures() -> None:
 
 def test_without_samples_nothing_is_loaded() -> None:
     assert sounds.judges(Options(samples=0, recogniser="no/such", speaker_model="resemblyzer"), "cpu") == NOBODY
+
+
+# ---- what must not flatter or blame ----
+
+
+def measured_with(splits: Splits, results: list[np.ndarray], requests: list[dict[str, Any]], judged: Judges) -> Any:
+    return sounds.measured(samples(splits, results, requests, judged), Options())
+
+
+def test_durations_of_long_recordings_are_of_all_of_them(splits: Splits, tmp_path: Path) -> None:
+    """Only 30 seconds of a real recording are compared; the sample was 40 seconds long as well."""
+    tone = np.sin(np.arange(40 * RATE) * 0.3).astype(np.float32) * 0.3
+    file = tiny_audio.write(tmp_path / "long.wav", tone, RATE)
+    rows = [{**splits.test[0], "audio": str(file)}, *splits.test.to_list()[1:3]]
+    long = Splits(splits.train, splits.validation, Dataset.from_list(rows), None, {}, {}, {}, "spoken")
+    answers = iter([[TEXTS[0], TEXTS[1]], ["nothing of it", TEXTS[1]]])
+    judged = Judges(Recogniser("listener", lambda some: next(answers), None), None, None)
+    results = [tone, voice("ann", TEXTS[1], 5)]
+    found = measured_with(long, results, asked(long, range(2)), judged)
+    texts = {row["text"]: row for row in found["tables"]["by text"]}
+    assert texts[TEXTS[0]]["duration_ratio"] == pytest.approx(1, abs=0.001)
+    assert texts[TEXTS[0]]["mel_cepstral_distortion"] is None, "two that were cut end at different words"
+    assert found["tables"]["samples and real recordings"][1]["wer"] == 0, "half of a recording does not say all words"
+
+
+def test_frames_of_speech_are_counted_over_parts() -> None:
+    rng = np.random.default_rng(0)
+    loud = (0.1 * rng.standard_normal(62 * RATE)).astype(np.float32)
+    loud[: 2 * RATE] = loud[61 * RATE :] = 0
+    assert sounds.spoken_frames(Sound(loud, RATE)) == pytest.approx(59 * 100, abs=5)
+    for short in (loud[: 5 * RATE], loud[2 * RATE : 32 * RATE]):
+        mels = log_mel(short, sounds.settings(RATE))
+        assert sounds.spoken_frames(Sound(short, RATE)) == len(sounds.spoken_part(mels))
+
+
+def test_digits_that_are_heard_are_no_errors_where_texts_are_written_out(splits: Splits) -> None:
+    class Speaks(Options):
+        language: str = "en"
+
+    rows = [{**row, "text": "it was forty-two"} for row in splits.test.to_list()[:2]]
+    told = Splits(splits.train, splits.validation, Dataset.from_list(rows), None, {}, {}, {}, "spoken")
+    results = [voice("ann", "low", 5), voice("bob", "low", 6)]
+    for options, wrong in ((Speaks(), 0.0), (Options(), 0.5)):
+        judged = Judges(Recogniser("listener", lambda some: ["It was 42."] * 2, None), None, None)
+        found = sounds.measured(samples(told, results, asked(told, range(2)), judged), options)
+        made, real = found["tables"]["samples and real recordings"]
+        assert (made["wer"] > 0.1, real["wer"] > 0.1) == (wrong > 0, wrong > 0)
+        assert found["samples"]["spelled"] == (wrong == 0)
+
+
+def test_the_nearest_voice_is_looked_for_among_all_speakers_of_train(splits: Splits) -> None:
+    """Samples of one speaker are not right because nobody else was asked for."""
+    judged = Judges(None, SpeakerModel("pitch", embed), None)
+    requests = [one for one in asked(splits, range(8)) if one["speaker"] == "ann"]
+    wrong = [voice("bob", one["text"], 50 + one["row"]) for one in requests]
+    found = measured_with(splits, wrong, requests, judged)
+    assert found["metrics"]["right_speaker"] < 0.3
+    assert found["samples"]["voices"] == 2
+    unknown = [{**one, "speaker": "eve"} for one in requests[:1]]  # no training recording is hers
+    found = measured_with(splits, wrong, unknown + requests[1:], judged)
+    assert found["samples"]["measured"]["right_speaker"] == 3
+    assert found["samples"]["measured"]["speaker_similarity"] == 3
+
+
+def test_a_sample_without_a_voice_is_a_failure_and_missing_figures_are_counted(splits: Splits) -> None:
+    def deaf(some: Any) -> np.ndarray:
+        return np.array([embed([one])[0] if np.abs(one.samples).max() > 0 else (0.0, 0.0) for one in some])
+
+    def strict(some: Any) -> dict[str, np.ndarray]:
+        return {"dnsmos": np.array([1.0 if np.abs(one.samples).max() > 0 else np.nan for one in some])}
+
+    requests = [one for one in asked(splits, range(8)) if one["speaker"] == "ann"]
+    results = [voice("ann", one["text"], 50 + one["row"]) for one in requests]
+    judged = Judges(None, SpeakerModel("pitch", deaf), strict)
+    whole = measured_with(splits, results, requests, judged)
+    assert whole["samples"]["measured"] == {}
+    found = measured_with(splits, [np.zeros(4000, np.float32), *results[1:]], requests, judged)
+    assert found["metrics"]["right_speaker"] <= whole["metrics"]["right_speaker"] - 0.2
+    assert found["samples"]["measured"] == {"dnsmos": 3}
+
+
+def test_samples_of_one_row_are_drawn_together(splits: Splits) -> None:
+    requests = [one for one in asked(splits, range(3)) for _ in range(6)]
+    results = [voice("ann", one["text"], 900 + one["row"]) for one in requests]
+    answers = iter([[TEXTS[0]] * 18, [one["text"] for one in asked(splits, range(3))]])
+    judged = Judges(Recogniser("listener", lambda some: next(answers), None), None, None)
+    found = measured_with(splits, results, requests, judged)
+    low, high = found["ci95"]["wer"]
+    assert high - low > 0.9 * found["metrics"]["wer"], "three rows decide little, however often each was said"
+    assert found["ci95"]["memorised"] == pytest.approx(intervals.all_alike(3, False))

@@ -45,6 +45,11 @@ MADE = {
     "speaker_model": None,
     "searched": 500,
     "published": [0, 1, 2, 4],
+    "resynthesised": False,
+    "of_rows": True,
+    "spelled": True,
+    "voices": 12,
+    "measured": {"memorised": 9},
     "rows": ["by text"],
 }
 
@@ -146,6 +151,17 @@ def test_as_many_texts_as_rows_may_be_published(run: Path) -> None:
     assert "by text" not in public_results({"hub": {"examples": 0}}, results)["test"]["tables"]
 
 
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_a_vocoder_publishes_no_more_test_recordings_than_the_recipe_allows(run: Path, allowed: int) -> None:
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (run / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "hub": {**recipe["hub"], "examples": allowed}}))
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "samples": {**MADE, "resynthesised": True}}))
+    write_card(run)
+    assert len(list((run / "model").glob("samples/*.wav"))) == allowed
+    assert len([name for name in own_files(run) if name.startswith("samples/")]) <= allowed
+
+
 def test_only_samples_that_the_card_names_are_published(run: Path) -> None:
     card = write_card(run)
     assert not [name for name in own_files(run) if name.startswith("samples/")]
@@ -167,11 +183,24 @@ def test_the_part_of_the_card(run: Path) -> None:
     assert "All of this audio is synthetic" in found
     assert "the vocoder is Griffin-Lim" in found
     assert "took 0.250 seconds of computing" in found
-    assert "openai/whisper-tiny wrote down what it heard; both texts were normalised (basic)" in found
+    said = "wrote down what it heard; both texts were written out as they are spoken, and normalised (basic)"
+    assert f"openai/whisper-tiny {said}" in found
+    assert "9 real recordings of the test split, of the same rows" in found
+    assert "Fewer recordings have some of these figures: Memorised" in found
     assert "of 500 that were searched" in found
     assert "1 recording that is a copy of training recordings is not among the samples" in found
     assert "Use the voice of a person only as" in found
-    bare = {**MADE, "metrics": [], "real_time_factor": None, "vocoder": None, "copies": 0}
+    bare = {
+        **MADE,
+        "of_rows": False,
+        "measured": {},
+        "metrics": [],
+        "real_time_factor": None,
+        "vocoder": None,
+        "copies": 0,
+    }
     found = text.render(results={**results, "samples": bare}, test={"metrics": {}}, players=[], examples=[])
     assert "vocoder" not in found
+    assert "of the same rows" not in found
+    assert "the samples were not made of rows" in found
     assert "<audio" not in found
