@@ -1,5 +1,6 @@
 """Samples of a run: a grid at every evaluation, and at the end as many as the recipe asks for, saved and measured."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from pipelines.task import Task
     from pipelines.training.trainer import Trainer
 
-OVER_TRAINING = "over_training"  # folder in samples/ of the results of every evaluation
+OVER_TRAINING = "over_training"  # folder in samples/ of the results of some evaluations
+MOMENTS = 8  # evaluations whose results are kept there
 
 
 def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
     """Draw results at fixed seeds with the present model, in samples/grids/.
 
-    Those that a grid cannot show completely (sound) are also kept in samples/over_training/step_000100/. Under FSDP
-    every process must call this.
+    Those that a grid cannot show completely (sound) are also kept in samples/over_training/step_000100/, of the first,
+    the last and a few evaluations between them. Under FSDP every process must call this.
     """
     spec: GenerationSpec | None = trainer.task.generation
     if spec is None or not spec.shown or not (trainer.accelerator.is_main_process or trainer.sharded):
@@ -40,7 +42,39 @@ def save_grid(trainer: "Trainer", model: Any, step: int) -> None:
         spec.grid(results).save(folder / f"step_{step:06}.png")
         if spec.kept:
             made = _settings(trainer, trainer.task, requests)
-            keep(trainer.folder / "samples" / OVER_TRAINING / f"step_{step:06}", results, made, spec, digits=2)
+            keep_moment(trainer.folder / "samples" / OVER_TRAINING, step, results, made, spec)
+
+
+def keep_moment(
+    folder: Path, step: int, results: Sequence[Any], settings: Sequence[Mapping[str, Any]], spec: GenerationSpec
+) -> None:
+    """Keep the results of an evaluation in step_000100/, and of all evaluations MOMENTS at most. Raises RunError.
+
+    The folder gets its name when it is complete, because the page of a run may be made at any time.
+    """
+    made, target = folder / f"new_{step:06}", folder / f"step_{step:06}"
+    try:
+        for stopped in folder.glob("new_*"):  # when a run was killed
+            shutil.rmtree(stopped)
+        keep(made, results, settings, spec, digits=2)
+        shutil.rmtree(target, ignore_errors=True)
+        made.rename(target)
+        steps = {int(path.name[5:]): path for path in folder.glob("step_*") if path.name[5:].isdigit()}
+        for old in set(steps) - set(thinned(sorted(steps), MOMENTS)):
+            shutil.rmtree(steps[old])
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+def thinned(steps: Sequence[int], most: int) -> list[int]:
+    """At most `most` (two or more) of the steps: the first, the last, and those between that leave the smallest gaps
+    when others go. Called after every new step, it keeps them spread over the whole run.
+    """
+    kept = list(steps)
+    while len(kept) > most:
+        gaps = [kept[place + 1] - kept[place - 1] for place in range(1, len(kept) - 1)]
+        del kept[1 + gaps.index(min(gaps))]
+    return kept
 
 
 def _settings(trainer: "Trainer", task: "Task", requests: Sequence[Request]) -> list[dict[str, Any]]:

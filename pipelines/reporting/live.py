@@ -192,6 +192,8 @@ class LivePage:
     def _grids(self) -> list[tuple[str, str]]:
         """The grids of samples: the step of each, and the picture as a data URI."""
         paths = sorted((self.folder / "samples" / "grids").glob("step_*.png"))
+        kept = {folder.name for folder in players.steps(self.folder)}  # steps that can be heard, if there are any
+        paths = [path for path in paths if path.stem in kept] or paths
         shown = []
         for path in evenly_spaced(paths, GRIDS):
             key = f"{path.name} {path.stat().st_mtime_ns}"
@@ -205,13 +207,17 @@ class LivePage:
 
     def _heard(self, shown: list[str]) -> dict[str, list[players.Player]]:
         """The players of the steps whose grids are shown. Only what is new is encoded."""
-        found = {}
+        found, known = {}, {}
         for folder in players.steps(self.folder):
-            if step_of(folder) in shown:
+            if step_of(folder) not in shown:
+                continue
+            try:
                 key = f"{folder.name} {folder.stat().st_mtime_ns}"
-                if key not in self.players:
-                    self.players[key] = players.of_step(folder, HEARD)
-                found[step_of(folder)] = self.players[key]
+            except FileNotFoundError:  # the run has just thinned them out
+                continue
+            known[key] = self.players[key] if key in self.players else players.of_step(folder, HEARD)
+            found[step_of(folder)] = known[key]
+        self.players = known
         return found
 
 

@@ -359,8 +359,8 @@ class AudioGenerationWavenet(Task):
         if known == "none":
             return [{"seed": seed} for seed in range(count)]
         names = self.labels or self.speakers
-        there = [str(value) for value in rows[known] if str(value) in names]  # a split may hold others
-        return [{"seed": seed, known: name} for seed, name in enumerate(labels_in_proportion(there or names, count))]
+        found = [str(value) for value in rows[known] if str(value) in names]  # a split may hold others
+        return [{"seed": seed, known: name} for seed, name in enumerate(labels_in_proportion(found or names, count))]
 
     def _readable(self, rows: Any, count: int) -> list[tuple[int, Any]]:
         """Numbers of at most `count` rows, and the first SECONDS.most seconds of their recordings, which can be read.

@@ -115,7 +115,7 @@ def torchrun(place: Place, name: str, orders: list[dict[str, Any]], *agents: lis
         with path.open("w") as log:
             start = {"cwd": ROOT, "env": place.environment(), "stdout": log, "stderr": log}
             codes = [
-                process.wait(280)
+                process.wait(600)
                 for process in [subprocess.Popen([*command, *agent, *worker], **start) for agent in agents]
             ]
         text = path.read_text()

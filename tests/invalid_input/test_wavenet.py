@@ -203,7 +203,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         ({"options": {"seconds": 3600}}, "seconds"),
         ({"options": {"temperature": 9}}, "temperature"),
         ({"options": {"mel": {"hop": 16}}}, "hop=16 is no setting of spectrograms"),
-        ({"options": {"mel": {**contract.MEL, "n_fft": 10**9}}}, "n_fft of at most"),
+        ({"options": {"mel": {**contract.MEL, "n_fft": 10**9}}}, "an even n_fft from 4 to 65,536"),
         ({"options": {"mel": {"sampling_rate": 8000}}}, "they must be equal"),
         ({"model": {"config": {**contract.CONFIG, "condition": "mel"}}}, r"options\.condition and options\.mel decide"),
         ({"model": {"config": {"model_type": "gru"}}}, "must be wavenet"),

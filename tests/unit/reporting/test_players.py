@@ -2,7 +2,9 @@
 
 import base64
 import json
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import soundfile
 import yaml
 
 from pipelines.data.audio import tags
+from pipelines.generation import sampling
 from pipelines.plots.image_grids import grid
 from pipelines.publishing.card import template_environment, write_card
 from pipelines.publishing.privacy import own_files, public_results
@@ -109,6 +112,21 @@ def test_the_live_page_plays_what_each_evaluation_kept(run: Path) -> None:
     encoded = dict(page.players)
     page.render()
     assert all(page.players[key] is value for key, value in encoded.items()), "nothing is encoded twice"
+
+
+def test_of_a_long_run_few_evaluations_are_kept_complete_and_heard(run: Path) -> None:
+    spec = SimpleNamespace(suffix=".wav", write=lambda one, path, about: wav(path, **about))
+    folder, page = run / "samples" / "over_training", LivePage(run)
+    page.render()
+    for step in range(150, 5001, 50):
+        sampling.keep_moment(folder, step, [0, 1], [{"seed": 0}, {"seed": 1}], spec)  # type: ignore[arg-type]
+    steps = [int(path.name[5:]) for path in sorted(folder.iterdir())]
+    assert len(steps) == sampling.MOMENTS
+    assert (steps[0], steps[-1]) == (0, 5000)
+    assert max(b - a for a, b in pairwise(steps)) <= 1700, "they are spread over the run"
+    assert {len(list((folder / f"step_{step:06}").iterdir())) for step in steps[1:]} == {2}
+    page.render()
+    assert {key.split()[0] for key in page.players} <= {path.name for path in folder.iterdir()}, "old ones are dropped"
 
 
 def test_damaged_and_strange_files_have_no_player(tmp_path: Path) -> None:
