@@ -72,7 +72,7 @@ def test_every_key_and_option_of_an_advice_exists() -> None:
     verbs = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
     options = {one for verb in verbs for param in verb.params for one in param.opts}
     options |= {"--help", "--version", "--debug"}
-    others = {"--config_file", "--force-reinstall", "--no-deps", "--out"}  # of other programs
+    others = {"--config_file", "--force-reinstall", "--multi_gpu", "--no-deps", "--out"}  # of other programs
     named, unknown = 0, []
     for place, text in words_of_messages():
         for key in re.findall(r"\b((?:data|train|model|hub|options)(?:\.[a-z_]+)+)=", text):
