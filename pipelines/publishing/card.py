@@ -121,14 +121,17 @@ def _copy_sounds(run: Path, results: Mapping[str, Any], rows: int) -> list[dict[
     """Copy the generated recordings that results.json names into model/samples/: the file of each, and what it is.
 
     Copies of training recordings are not among them. Their tags hold no text, speaker or class of the data, but for as
-    many of them as rows may be published. What a vocoder made of test recordings are rows: only so many are copied.
+    many of them as rows may be published. Samples that say texts of rows, and those of a vocoder, are like rows: only
+    so many are copied.
     Raises RunError.
     """
     import soundfile
 
     target, found = run / "model" / "samples", []
     made = results.get("samples", {})
-    published = made.get("published", [])[: rows if made.get("resynthesised") else None]
+    # a sample that says the text of a row, or makes its recording anew, is published like a row
+    of_rows = made.get("resynthesised") or made.get("rows")
+    published = made.get("published", [])[: rows if of_rows else None]
     try:
         shutil.rmtree(target, ignore_errors=True)
         for place, number in enumerate(published):
