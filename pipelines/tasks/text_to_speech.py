@@ -166,7 +166,7 @@ class TextToSpeech(Task):
             if why:
                 raise DataError(why)
             if self.speakers and row.get("speaker") is None:
-                raise DataError("no speaker is named, and the voice of one is learned")
+                raise DataError("no speaker is named, so nobody knows whose voice it is")
             return {"tokens": family.tokens(row["text"]), "speaker": self._number(row.get("speaker"))}
 
         recordings = Recordings(rows, family.mel.sampling_rate, self.options.max_seconds, fields)

@@ -132,7 +132,7 @@ def no_recording(folder: Path, rows: list[Row]) -> None:
         (heard(np.zeros(8000)), "other.wav"),
         (cut_off, "Error in WAV file"),
         (no_recording, "not readable audio"),
-        (first(speaker=None), "no speaker is named, and this model has several voices"),
+        (first(speaker=None), "no speaker is named, so nobody knows whose voice it is"),
     ],
 )
 def test_a_recording_that_cannot_be_learned(
