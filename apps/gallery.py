@@ -322,18 +322,8 @@ def _grids(loaded: "Loaded") -> None:
 
 
 def _what_made_it() -> None:
-    def tell(value: Any) -> Any:
-        with parts.shown():
-            file = visitor.read(value)
-            if file is None:
-                return gr.JSON(None, visible=False)
-            notes = read_notes(file.data, file.name, visitor.IMAGES)
-            return gr.JSON(requests.read_settings(notes, file.name), visible=True)
-
-    gr.Markdown("Drop in a PNG that was saved here: it carries the settings that made it.", elem_classes="graft-note")
-    with gr.Row(equal_height=False):
-        dropped = gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280)
-        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-settings")
-    # Not in the queue of the model: settings are read at once, even while images are generated.
-    read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
-    dropped.change(tell, dropped, told, api_visibility="private", **read)
+    parts.what_made_it(
+        "PNG",
+        lambda: gr.Image(label="Image", sources=["upload", "clipboard"], height=300, min_width=280),
+        lambda file: requests.read_settings(read_notes(file.data, file.name, visitor.IMAGES), file.name),
+    )

@@ -10,7 +10,7 @@ import math
 import mimetypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -511,6 +511,33 @@ def labelled_examples(loaded: "Loaded", column: str, field: Any) -> None:
         names, named = [f"Example {number}" for number in range(1, len(files) + 1)], True
     shown_names = [short(name, 60) or "no label" for name in names] if named else None
     gr.Examples([[name] for name in files], [field], label="Examples", example_labels=shown_names, cache_examples=False)
+
+
+# ---- what made a file ----
+
+
+def what_made_it(
+    kind: str, build_field: Callable[[], Any], read_settings: Callable[[visitor.Upload], dict[str, Any]]
+) -> None:
+    """A field for a file that was saved by the demo, and beside it the settings that it carries.
+
+    `kind` is what such a file is called, PNG or WAV. A DataError of `read_settings` is shown to the visitor.
+    """
+
+    def tell(value: Any) -> Any:
+        with shown():
+            file = visitor.read(value)
+            return gr.JSON(read_settings(file), visible=True) if file else gr.JSON(None, visible=False)
+
+    gr.Markdown(
+        f"Drop in a {kind} that was saved here: it carries the settings that made it.", elem_classes="graft-note"
+    )
+    with gr.Row(equal_height=False):
+        dropped = build_field()
+        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-settings")
+    # Not in the queue of the model: settings are read at once, even while the model is at work.
+    read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
+    dropped.change(tell, dropped, told, api_visibility="private", **read)
 
 
 # ---- uploads ----

@@ -266,17 +266,8 @@ def text_examples(loaded: "Loaded", fields: Mapping[str, Any]) -> None:
 
 
 def _what_made_it() -> None:
-    def tell(value: Any) -> Any:
-        with parts.shown():
-            file = visitor.read(value)
-            if file is None:
-                return gr.JSON(None, visible=False)
-            return gr.JSON(tags.read_settings(file.data, file.name), visible=True)
-
-    gr.Markdown("Drop in a WAV that was saved here: it carries the settings that made it.", elem_classes="graft-note")
-    with gr.Row(equal_height=False):
-        dropped = gr.Audio(label="WAV file", sources=["upload"], buttons=[], min_width=280)
-        told = gr.JSON(label="Made with", visible=False, min_width=280, elem_classes="graft-settings")
-    # Not in the queue of the model: settings are read at once, even while sound is made.
-    read: dict[str, Any] = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "files"}
-    dropped.change(tell, dropped, told, api_visibility="private", **read)
+    parts.what_made_it(
+        "WAV",
+        lambda: gr.Audio(label="WAV file", sources=["upload"], buttons=[], min_width=280),
+        lambda file: tags.read_settings(file.data, file.name),
+    )

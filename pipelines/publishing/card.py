@@ -122,8 +122,7 @@ def _copy_sounds(run: Path, results: Mapping[str, Any], rows: int) -> list[dict[
 
     Copies of training recordings are not among them. Their tags hold no text, speaker or class of the data, but for as
     many of them as rows may be published. Samples that say texts of rows, and those of a vocoder, are like rows: only
-    so many are copied.
-    Raises RunError.
+    so many are copied. Raises RunError.
     """
     import soundfile
 

@@ -67,8 +67,6 @@ class TestContract(TaskContract):
 
     def test_what_a_vocoder_made_of_rows_is_published_like_rows(self, run: Path, tmp_path: Path) -> None:
         """Each sample is a test row in another waveform: as many are published as rows, and no figure without them."""
-        if self.recipe(tmp_path)["options"]["condition"] != "mel":
-            pytest.skip("its samples are made of no row")
         assert len(list((run / "samples").glob("*.wav"))) == 2
         kept = {}
         for examples in (2, 1, 0):
@@ -87,6 +85,7 @@ class TestClasses(TestContract):
     """A mixture of logistics that learns classes."""
 
     spine = False
+    test_what_a_vocoder_made_of_rows_is_published_like_rows = None  # its samples are made of no row
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         options = {"condition": "label", "crop_seconds": 0.05, "seconds": 0.05, "samples": 3, "grid": 1}

@@ -1,11 +1,18 @@
 """The parts of LibriSpeech and of the sets that were made from it: train-clean-100/SPEAKER/CHAPTER and so on."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines.config.recipe import DataSection
 from pipelines.data.files import folders
+from pipelines.data.formats import _audio_lists
+from pipelines.data.schema import Source
 from pipelines.errors import DataError
+
+# the rows of a chapter, what is skipped, and other files by their kind
+Chapter = tuple[list[_audio_lists.Row], _audio_lists.SkippedRows, Counter[str]]
 
 OFFICIAL = {
     "train-clean-100",
@@ -53,3 +60,26 @@ def splits(section: DataSection, names: list[str]) -> dict[str, list[str]]:
         found["train"] = training
         free = [name for name in free if name not in training]
     return {**found, **{name: [name] for name in free}}
+
+
+def add(
+    source: Source,
+    section: DataSection,
+    columns: Sequence[str],
+    parts: dict[str, Path],
+    read_chapter: Callable[[Path], Chapter],
+) -> None:
+    """Add the rows of all chapters to `source`, split by split (see `splits`). Raises DataError or MissingColumn."""
+    ignored: Counter[str] = Counter()
+    for name, names in splits(section, list(parts)).items():
+        chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
+        rows: list[_audio_lists.Row] = []
+        skips: _audio_lists.SkippedRows = []
+        # a large part has thousands of chapters, and a disk answers many requests at a time
+        with ThreadPoolExecutor(8) as pool:
+            for good, bad, others in pool.map(read_chapter, chapters):
+                rows += good
+                skips += bad
+                ignored.update(others)
+        _audio_lists.add(source, section, name, rows, skips, columns, parts[names[0]])
+    source.ignored = dict(ignored)

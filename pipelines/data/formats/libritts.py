@@ -16,7 +16,6 @@ needs rows of every voice in each split: data.id=LibriTTS/train-clean-100 with d
 """
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -53,18 +52,7 @@ def read(section: DataSection, columns: tuple[str, ...], optional: tuple[str, ..
         )
     # other sets with this layout have other licences
     source = Source(splits={}, license="cc-by-4.0" if set(parts) <= _speech_parts.OFFICIAL else None)
-    ignored: Counter[str] = Counter()
-    for name, names in _speech_parts.splits(section, list(parts)).items():
-        chapters = [chapter for part in names for speaker in folders(parts[part]) for chapter in folders(speaker)]
-        rows: list[_audio_lists.Row] = []
-        skips: _audio_lists.SkippedRows = []
-        with ThreadPoolExecutor(8) as pool:  # each row has a text file, and a disk answers many requests at a time
-            for good, bad, others in pool.map(_chapter, chapters):
-                rows += good
-                skips += bad
-                ignored.update(others)
-        _audio_lists.add(source, section, name, rows, skips, columns, root / names[0])
-    source.ignored = dict(ignored)
+    _speech_parts.add(source, section, columns, parts, _chapter)
     return source
 
 
