@@ -7,7 +7,11 @@ pipelines.train(recipe, "runs/beans")
 pipelines.predict("runs/beans", "leaves/", out="leaves.csv")
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime reports to its vendor from the moment it is imported, and diffusers imports it wherever it is installed.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from pipelines.baselines.baseline import baseline as baseline

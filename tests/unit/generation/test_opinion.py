@@ -1,5 +1,8 @@
 """DNSMOS: the network of speechmos without its package."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +44,12 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RunError, match="pip install speechmos onnxruntime"):
         opinion.dnsmos()
+
+
+def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
+    """It keeps the state of its telemetry in the folder for temporary files as soon as it is imported."""
+    own = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    code = "import pipelines, onnxruntime; print(onnxruntime.__version__)"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env={**own, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
